@@ -1,0 +1,1 @@
+"""RAGEN: the playing side of GIFT (games, players, episodes, the agent trainer)."""

@@ -1,0 +1,17 @@
+"""Shared fixtures. Data that the project does not ship comes from ``GIFT_DATA``."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def gift_data() -> Path:
+    """Folder of real data sets; tests that need it are skipped where it is absent."""
+    root = os.environ.get("GIFT_DATA")
+    if not root:
+        pytest.skip("GIFT_DATA is not set: this test needs the real data sets (docs/evaluation.md)")
+    if not Path(root).is_dir():
+        pytest.skip(f"GIFT_DATA={root} is not a folder")
+    return Path(root)
