@@ -1,0 +1,211 @@
+"""Checks a configuration against a table of keys before anything is started.
+
+Keys fall in three classes. *Implemented* ones have a :class:`Field` that says what they take.
+*Absent* ones are known (VeRL or RAGEN documents them) and have no effect here: at their usual value
+they are accepted with a warning, at any other they are refused with the reason. All the rest are
+*unknown* and refused with the nearest known name, so that a misspelt ``+key`` never goes unnoticed.
+
+Every fault is collected, then raised at once as one :class:`ConfigError`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run. ``problems``: one sentence each, with key, value and remedy."""
+
+    def __init__(self, problems: Iterable[str]):
+        self.problems = tuple(problems)
+        super().__init__("\n".join(["the configuration cannot run:"] + [f"  - {p}" for p in self.problems]))
+
+
+@dataclass(frozen=True)
+class Field:
+    """What a key takes: ``expects`` in words (completes "must be ..."), ``accepts`` as a test."""
+
+    expects: str
+    accepts: Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A known key that is not implemented: ``usual`` is accepted, anything else is not, ``reason`` says why."""
+
+    usual: Any
+    reason: str
+
+
+# -- fields -----------------------------------------------------------------------------------
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def number(
+    *, low: float | None = None, high: float | None = None, above: float | None = None, below: float | None = None
+) -> Field:
+    """A finite number, ``low <= x <= high`` and ``above < x < below`` where given."""
+    limits = [(low, ">="), (above, ">"), (high, "<="), (below, "<")]
+    words = " and ".join(f"{sign} {limit:g}" for limit, sign in limits if limit is not None)
+
+    def accepts(value: Any) -> bool:
+        return (
+            _is_number(value)
+            and (low is None or value >= low)
+            and (high is None or value <= high)
+            and (above is None or value > above)
+            and (below is None or value < below)
+        )
+
+    return Field(f"a number {words}".strip(), accepts)
+
+
+def integer(*, low: int | None = None, also: tuple[int, ...] = ()) -> Field:
+    """A whole number of at least ``low``, or one of ``also`` (such as -1 for "no limit")."""
+    words = ("a whole number" + (f" >= {low}" if low is not None else "")) + "".join(f" or {v}" for v in also)
+    return Field(
+        words,
+        lambda v: isinstance(v, int) and not isinstance(v, bool) and (low is None or v >= low or v in also),
+    )
+
+
+def boolean() -> Field:
+    return Field("true or false", lambda v: isinstance(v, bool))
+
+
+def text() -> Field:
+    return Field("a text that is not empty", lambda v: isinstance(v, str) and bool(v))
+
+
+def choice(*names: str) -> Field:
+    return Field("one of " + ", ".join(map(str, names)), lambda v: v in names and isinstance(v, str))
+
+
+def mapping() -> Field:
+    """A section whose keys are checked elsewhere."""
+    return Field("a section of keys", lambda v: isinstance(v, Mapping))
+
+
+def optional(inner: Field) -> Field:
+    return Field(f"{inner.expects}, or null", lambda v: v is None or inner.accepts(v))
+
+
+def either(*inner: Field) -> Field:
+    return Field(", or ".join(f.expects for f in inner), lambda v: any(f.accepts(v) for f in inner))
+
+
+def list_of(inner: Field, *, length: int | None = None) -> Field:
+    size = "" if length is None else f"{length} values, "
+    return Field(
+        f"a list ({size}each {inner.expects})",
+        lambda v: isinstance(v, (list, tuple)) and (length is None or len(v) == length) and all(map(inner.accepts, v)),
+    )
+
+
+# -- the walk ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Report:
+    """``problems`` stop a run, ``warnings`` are told."""
+
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def raise_if_wrong(self) -> None:
+        if self.problems:
+            raise ConfigError(self.problems)
+
+
+class KeyTable:
+    """The known keys. Paths are dotted; a part ``*`` stands for any one name (``custom_envs.*.env_type``)."""
+
+    def __init__(self, implemented: Mapping[str, Field], absent: Mapping[str, Absent]):
+        both = sorted(set(implemented) & set(absent))
+        if both:
+            raise ValueError(f"keys both implemented and absent: {', '.join(both)}")
+        self.implemented = dict(implemented)
+        self.absent = dict(absent)
+        self._tree: dict[str, Any] = {}
+        for path, entry in {**self.implemented, **self.absent}.items():
+            *parents, leaf = path.split(".")
+            node = self._tree
+            for part in parents:
+                node = node.setdefault(part, {})
+                if not isinstance(node, dict):
+                    raise ValueError(f"{path}: {part} is a key of its own, it cannot have keys below")
+            node[leaf] = entry
+
+    def check(self, config: Mapping[str, Any]) -> Report:
+        """Walk a plain (resolved) configuration; every implemented key must be there."""
+        report = Report()
+        self._walk(config, self._tree, "", report)
+        return report
+
+    def _walk(self, section: Mapping[str, Any], tree: dict[str, Any], prefix: str, report: Report) -> None:
+        for name, value in section.items():
+            path = f"{prefix}{name}"
+            entry = tree.get(str(name), tree.get("*"))
+            if entry is None:
+                report.problems.append(f"{path} is not a key{self._hint(path, tree, prefix)}")
+            elif isinstance(entry, Field):
+                if not entry.accepts(value):
+                    report.problems.append(describe(path, value, entry.expects))
+            elif isinstance(entry, Absent):
+                self._check_absent(path, value, entry, report)
+            elif isinstance(value, Mapping):
+                self._walk(value, entry, path + ".", report)
+            else:
+                report.problems.append(describe(path, value, f"a section with the keys {', '.join(sorted(entry))}"))
+        for name, entry in tree.items():
+            if name != "*" and name not in section and _has_field(entry):
+                report.problems.append(f"{prefix}{name} is missing: it was taken out of the configuration, leave it in")
+
+    @staticmethod
+    def _check_absent(path: str, value: Any, entry: Absent, report: Report) -> None:
+        if value == entry.usual:
+            report.warnings.append(f"{path} = {show(value)} has no effect here: {entry.reason}")
+        else:
+            report.problems.append(
+                f"{path} = {show(value)} is not implemented: {entry.reason}. Leave it out (or at {show(entry.usual)})"
+            )
+
+    def _hint(self, path: str, tree: dict[str, Any], prefix: str) -> str:
+        """The nearest key beside it; else the same last name elsewhere; else the nearest whole path."""
+        siblings = {f"{prefix}{name}": name for name in tree if name != "*"}
+        leaf = path.rpartition(".")[2]
+        near = difflib.get_close_matches(leaf, list(siblings.values()), n=1, cutoff=0.7)
+        if near:
+            return f"; did you mean {prefix}{near[0]}?"
+        elsewhere = [known for known in self.implemented if known.rpartition(".")[2] == leaf]
+        near = elsewhere[:1] or difflib.get_close_matches(path, [k for k in self.implemented if "*" not in k], n=1, cutoff=0.5)
+        return f"; did you mean {near[0]}?" if near else ""
+
+
+def _has_field(entry: Any) -> bool:
+    if isinstance(entry, dict):
+        return any(_has_field(v) for name, v in entry.items() if name != "*")
+    return isinstance(entry, Field)
+
+
+def show(value: Any) -> str:
+    """A value as YAML would write it on one line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, str) and value else repr(value)
+
+
+def describe(path: str, value: Any, expects: str) -> str:
+    """The sentence for a wrong value."""
+    if value == "???":
+        return f"{path} is not set: it must be {expects}"
+    return f"{path} = {show(value)}: must be {expects}"

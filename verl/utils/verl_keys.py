@@ -1,0 +1,203 @@
+"""VeRL's keys that are implemented here, and what each takes.
+
+The keys that VeRL documents and that have no effect here are in ``verl.utils.verl_keys_absent``.
+Nothing here imports torch, so that a configuration is checked in a second; a test compares the lists
+of algorithms with the registries they name.
+"""
+
+from __future__ import annotations
+
+from verl.utils.config_check import (
+    Field, boolean, choice, either, integer, list_of, number, optional, text,
+)
+
+ADV_ESTIMATORS = (
+    "gae", "bi_level_gae", "grpo", "grpo_passk", "rloo", "reinforce_plus_plus", "reinforce_plus_plus_baseline",
+    "remax", "opo", "gpg", "gdpo", "rae",
+)
+#: estimators whose advantage compares members of a group: a group of one gives nothing
+GROUP_ESTIMATORS = ("grpo", "grpo_passk", "rloo", "reinforce_plus_plus_baseline", "opo", "gpg", "gdpo")
+#: estimators that need a critic
+CRITIC_ESTIMATORS = ("gae", "bi_level_gae")
+POLICY_LOSSES = (
+    "vanilla", "gspo", "cispo", "sapo", "gpg", "clip_cov", "kl_cov", "geo_mean", "dppo_tv", "dppo_kl", "dro",
+)
+_KL_PLAIN = ("kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3")
+KL_FORMS = _KL_PLAIN + tuple(f"{name}+" for name in _KL_PLAIN)
+LOSS_AGG_MODES = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm")
+TRACKERS = ("console", "file", "tensorboard", "wandb", "mlflow", "swanlab")
+FILTER_STRATEGIES = ("top_k", "top_k_abs", "top_p", "min_p")
+FILTER_METRICS = ("reward_variance", "reward", "reward_sum", "entropy", "entropy_variance", "length")
+
+_share = number(low=0, high=1)
+_dtype = choice("fp32", "bf16", "fp16")
+_modules = either(text(), list_of(text()))
+
+
+def _under(prefix: str, keys: dict[str, Field]) -> dict[str, Field]:
+    return {f"{prefix}.{name}": kind for name, kind in keys.items()}
+
+
+_model = {
+    "path": text(),
+    "trust_remote_code": boolean(),
+    "enable_gradient_checkpointing": boolean(),
+    "use_remove_padding": boolean(),
+    "lora_rank": integer(low=0),
+    "lora_alpha": number(above=0),
+    "target_modules": _modules,
+}
+_optim = {
+    "lr": number(above=0),
+    "betas": list_of(number(low=0, below=1), length=2),
+    "weight_decay": number(low=0),
+    "lr_warmup_steps": integer(low=0, also=(-1,)),
+    "lr_warmup_steps_ratio": _share,
+    "lr_scheduler_type": choice("constant", "cosine"),
+    "min_lr_ratio": _share,
+    "num_cycles": number(above=0),
+}
+_fsdp = {
+    "model_dtype": _dtype,
+    "mixed_precision": Field(
+        "null or the keys param_dtype and reduce_dtype, each fp32, bf16 or fp16",
+        lambda v: v is None
+        or (isinstance(v, dict) and set(v) == {"param_dtype", "reduce_dtype"} and all(map(_dtype.accepts, v.values()))),
+    ),
+    "param_offload": boolean(),
+    "optimizer_offload": boolean(),
+    "reshard_after_forward": boolean(),
+}
+_update = {
+    "ppo_mini_batch_size": integer(low=1),
+    "ppo_micro_batch_size_per_gpu": optional(integer(low=1)),
+    "use_dynamic_bsz": boolean(),
+    "ppo_max_token_len_per_gpu": integer(low=1),
+    "ppo_epochs": integer(low=1),
+    "shuffle": boolean(),
+    "grad_clip": number(above=0),
+    "loss_agg_mode": choice(*LOSS_AGG_MODES),
+}
+_actor = {
+    **_update,
+    "strategy": choice("fsdp2", "fsdp"),
+    "clip_ratio": number(above=0),
+    "clip_ratio_low": optional(number(above=0)),
+    "clip_ratio_high": optional(number(above=0)),
+    "clip_ratio_c": number(above=1),
+    "policy_loss.loss_mode": choice(*POLICY_LOSSES),
+    "policy_loss.clip_cov_ratio": _share,
+    "policy_loss.clip_cov_lb": number(),
+    "policy_loss.clip_cov_ub": number(),
+    "policy_loss.kl_cov_ratio": _share,
+    "policy_loss.ppo_kl_coef": number(low=0),
+    "loss_scale_factor": optional(number(above=0)),
+    "entropy_coeff": number(),
+    "use_kl_loss": boolean(),
+    "kl_loss_coef": number(low=0),
+    "kl_loss_type": choice(*KL_FORMS),
+    "use_torch_compile": boolean(),
+    "entropy_checkpointing": boolean(),
+    **_under("optim", _optim),
+    **_under("fsdp_config", _fsdp),
+}
+_log_prob = {
+    "log_prob_micro_batch_size_per_gpu": optional(integer(low=1)),
+    "log_prob_use_dynamic_bsz": boolean(),
+    "log_prob_max_token_len_per_gpu": integer(low=1),
+}
+_sampling = {
+    "temperature": number(low=0),
+    "top_p": number(above=0, high=1),
+    "top_k": integer(low=1, also=(-1,)),
+}
+_rollout = {
+    **_log_prob,
+    **_sampling,
+    "name": choice("vllm", "hf"),
+    "load_format": choice("auto", "dummy"),
+    "dtype": choice("bfloat16", "float16", "float32"),
+    "seed": integer(low=0),
+    "response_length": integer(low=1),
+    "max_model_len": integer(low=2),
+    "max_num_seqs": integer(low=1),
+    "max_num_batched_tokens": integer(low=1),
+    "tensor_model_parallel_size": integer(low=1),
+    "gpu_memory_utilization": number(above=0, below=1),
+    "kv_cache_memory_bytes": optional(integer(low=1 << 20)),
+    "block_size": optional(Field("one of 8, 16, 32, 64, 128", lambda v: v in (8, 16, 32, 64, 128))),
+    "enforce_eager": boolean(),
+    "free_cache_engine": boolean(),
+    "enable_prefix_caching": boolean(),
+    "update_weights_bucket_megabytes": integer(low=1),
+    "calculate_log_probs": boolean(),
+    **_under("val_kwargs", {**_sampling, "do_sample": boolean()}),
+    # RAGEN's, kept under rollout as RAGEN has them
+    "rollout_filter_ratio": number(above=0),
+    "rollout_filter_strategy": choice(*FILTER_STRATEGIES),
+    "rollout_filter_type": choice("largest", "smallest"),
+    "rollout_filter_metric": choice(*FILTER_METRICS),
+    "rollout_filter_include_zero": boolean(),
+    "rollout_filter_top_p_prob_mode": choice("linear", "softmax"),
+    "rollout_filter_selection_eps": number(low=0),
+    "rollout_filter_empty_stop_steps": integer(low=1),
+}
+_critic = {
+    **_under("model", _model),
+    **_under("model.fsdp_config", _fsdp),
+    **_update,
+    "cliprange_value": number(above=0),
+    **_under("optim", _optim),
+}
+_algorithm = {
+    "adv_estimator": choice(*ADV_ESTIMATORS),
+    "gamma": _share,
+    "lam": _share,
+    "high_level_gamma": _share,
+    "norm_adv_by_std_in_grpo": boolean(),
+    "use_kl_in_reward": boolean(),
+    "kl_penalty": choice(*_KL_PLAIN),
+    "kl_ctrl.type": choice("fixed", "adaptive"),
+    "kl_ctrl.kl_coef": number(low=0),
+    "kl_ctrl.horizon": number(above=0),
+    "kl_ctrl.target_kl": number(above=0),
+    "rollout_correction.rollout_is": optional(choice("token", "sequence")),
+    "rollout_correction.rollout_is_threshold": number(above=0),
+    "rollout_correction.rollout_rs": optional(choice("token", "sequence", "geometric")),
+    "rollout_correction.rollout_rs_threshold": optional(number(above=0)),
+    "rollout_correction.rollout_rs_threshold_lower": optional(number(above=0)),
+}
+_trainer = {
+    "project_name": text(),
+    "experiment_name": text(),
+    "default_local_dir": text(),
+    "total_training_steps": integer(low=1),
+    "nnodes": integer(low=1),
+    "n_gpus_per_node": integer(low=1),
+    "device": choice("auto", "cpu", "cuda"),
+    "device_memory_gb": optional(number(above=0)),
+    "plan_only": boolean(),
+    "balance_batch": boolean(),
+    "critic_warmup": integer(low=0),
+    "val_before_train": boolean(),
+    "val_only": boolean(),
+    "test_freq": integer(low=1, also=(-1,)),
+    "save_freq": integer(low=1, also=(-1,)),
+    "max_actor_ckpt_to_keep": optional(integer(low=1)),
+    "max_critic_ckpt_to_keep": optional(integer(low=1)),
+    "resume_mode": choice("auto", "disable", "resume_path"),
+    "resume_from_path": optional(text()),
+    "max_restarts": integer(low=0),
+    "logger": list_of(choice(*TRACKERS)),
+    "log_val_generations": integer(low=0),
+}
+
+IMPLEMENTED: dict[str, Field] = {
+    **_under("actor_rollout_ref.model", {**_model, "exclude_modules": optional(_modules)}),
+    **_under("actor_rollout_ref.actor", _actor),
+    **_under("actor_rollout_ref.ref", {**_log_prob, "fsdp_config.param_offload": boolean()}),
+    **_under("actor_rollout_ref.rollout", _rollout),
+    **_under("critic", _critic),
+    **_under("algorithm", _algorithm),
+    **_under("trainer", _trainer),
+}
