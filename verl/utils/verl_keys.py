@@ -66,6 +66,8 @@ _fsdp = {
     ),
     "param_offload": boolean(),
     "optimizer_offload": boolean(),
+    "offload_policy": boolean(),
+    "wrap_policy.min_num_params": integer(low=0),
     "reshard_after_forward": boolean(),
 }
 _update = {
@@ -174,6 +176,7 @@ _trainer = {
     "total_training_steps": integer(low=1),
     "nnodes": integer(low=1),
     "n_gpus_per_node": integer(low=1),
+    "master_port": optional(integer(low=1024)),
     "device": choice("auto", "cpu", "cuda"),
     "device_memory_gb": optional(number(above=0)),
     "plan_only": boolean(),

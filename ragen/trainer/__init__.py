@@ -1,0 +1,1 @@
+"""The training side: configuration, the plan of a run, filters, schedules and the loop."""

@@ -1,0 +1,242 @@
+"""What a configuration amounts to: groups x members = episodes -> kept -> mini-batches -> micro-batches.
+
+Plain arithmetic over a checked configuration (a plain dict): no torch, no Ray, nothing is started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TagPlan:
+    """One tag of a step: ``groups`` of it, ``opponents`` in words, ``seats`` whose tokens are trained."""
+
+    tag: str
+    env_type: str
+    groups: int
+    opponents: str
+    seats: int = 1
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """One kind of step. Counts are of the whole step, over all ranks.
+
+    ``kept_groups`` is exact where the filter keeps a fixed number, else the most it may keep
+    (``kept_exact``). ``mini_batches``: trajectories of each mini-batch of an epoch, the last may be
+    smaller. ``micro_batches``: the most a rank cuts its share of a mini-batch into; ``None`` where
+    they are cut by tokens (``token_budget`` each).
+    """
+
+    tags: tuple[TagPlan, ...]
+    group_size: int
+    kept_groups: int
+    kept_exact: bool
+    kept: int
+    mini_batches: tuple[int, ...]
+    micro_batches: int | None
+    token_budget: int | None
+
+    @property
+    def groups(self) -> int:
+        return sum(t.groups for t in self.tags)
+
+    @property
+    def episodes(self) -> int:
+        return self.groups * self.group_size
+
+    @property
+    def trajectories(self) -> int:
+        return sum(t.groups * t.seats for t in self.tags) * self.group_size
+
+
+@dataclass(frozen=True)
+class ResolvedPlan:
+    """A run as it will be: ``steps`` holds one entry, or one a sub-task under ``cst``."""
+
+    name: str
+    model_path: str
+    device: str
+    ranks: int
+    nodes: int
+    tensor_parallel: int
+    engine: str
+    adv_estimator: str
+    max_turn: int
+    ppo_epochs: int
+    schedule: str
+    k_list: tuple[int, ...] | None
+    steps: tuple[StepPlan, ...]
+    validation: tuple[TagPlan, ...]
+    val_group_size: int
+    total_training_steps: int
+    test_freq: int
+    save_freq: int
+    folder: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def engines(self) -> int:
+        return self.ranks // self.tensor_parallel
+
+    def lines(self) -> list[str]:
+        """The plan in words, a fact a line; the same config always gives the same lines."""
+        tp = f", {self.tensor_parallel} to an engine" if self.tensor_parallel > 1 else ""
+        nodes = f" on {self.nodes} nodes" if self.nodes > 1 else ""
+        out = [
+            f"run          {self.name}: {self.model_path}, {self.adv_estimator}",
+            f"ranks        {self.ranks} x {self.device}{nodes}{tp}; engine {self.engine}",
+        ]
+        for i, step in enumerate(self.steps):
+            head = "step         "
+            if self.k_list:
+                head = f"steps        {self.k_list[i]} of each {sum(self.k_list)}: "
+            out.append(f"{head}{_tags(step.tags, step.group_size)} = {step.episodes} episodes of at most {self.max_turn} turns")
+            out.append(f"update       {_update(step, self)}")
+        for tag in dict.fromkeys(t for step in self.steps for t in step.tags):
+            out.append(f"opponents    {tag.tag}: {tag.opponents}")
+        every = f"every {self.test_freq} steps" if self.test_freq > 0 else "never while training"
+        out.append(f"validation   {_tags(self.validation, self.val_group_size)}, {every}")
+        save = f"every {self.save_freq} steps" if self.save_freq > 0 else "at the end"
+        out.append(f"length       {self.total_training_steps} steps, checkpoint {save}, in {self.folder}")
+        return out
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+
+def _tags(tags: tuple[TagPlan, ...], members: int) -> str:
+    return ", ".join(f"{t.tag} {t.groups} groups x {members}" for t in tags)
+
+
+def _update(step: StepPlan, plan: ResolvedPlan) -> str:
+    most = "" if step.kept_exact else "at most "
+    minis = step.mini_batches
+    sizes = f"{len(minis)} mini-batches of {minis[0]}" if len(minis) > 1 else f"1 mini-batch of {minis[0]}"
+    if minis[-1] != minis[0]:
+        sizes = f"{len(minis) - 1} of {minis[0]} and 1 of {minis[-1]}"
+    share = -(-minis[0] // plan.ranks)
+    if step.micro_batches is None:
+        micro = f"micro-batches of at most {step.token_budget} tokens"
+    else:
+        micro = f"{step.micro_batches} micro-batches"
+    epochs = f", {plan.ppo_epochs} epochs" if plan.ppo_epochs > 1 else ""
+    return f"{most}{step.kept_groups} groups kept = {step.kept} trajectories -> {sizes}{epochs} -> {share} a rank in {micro}"
+
+
+# -- from a configuration ---------------------------------------------------------------------
+
+
+def groups_per_tag(env: Mapping[str, Any]) -> dict[str, int]:
+    """``es_manager.train`` or ``.val`` -> groups of each tag (``n_groups: null``: equal shares)."""
+    tags, counts = env["env_configs"]["tags"], env["env_configs"]["n_groups"]
+    if counts is None:
+        counts = [env["env_groups"] // len(tags)] * len(tags)
+    return dict(zip(tags, counts, strict=True))
+
+
+def kept_groups(rollout: Mapping[str, Any], groups: int) -> tuple[int, bool]:
+    """How many of ``groups`` the rollout filter keeps, and whether always exactly so many.
+
+    ``top_k``: the share ``rollout_filter_ratio`` of them, rounded down, at least one.
+    ``top_k_abs``: so many. ``top_p`` and ``min_p`` depend on the scores: up to all.
+    """
+    ratio, strategy = rollout["rollout_filter_ratio"], rollout["rollout_filter_strategy"]
+    exact = bool(rollout["rollout_filter_include_zero"])
+    if strategy == "top_k":
+        return min(groups, max(1, int(ratio * groups))), exact
+    if strategy == "top_k_abs":
+        return min(groups, int(ratio)), exact
+    return groups, exact and strategy == "top_p" and ratio >= 1
+
+
+def describe_players(player_info: Any) -> str:
+    """``player_info`` in a few words; no address, no key."""
+    names = []
+    for player in player_info or ():
+        kind = player.get("type")
+        if kind == "policy":
+            names.append(f"past self ({player['checkpoint']})" if player.get("checkpoint") else "self")
+        elif kind == "scripted":
+            rate = f" {player['error_rate']}" if "error_rate" in player else ""
+            names.append(f"scripted {player.get('name')}{rate}")
+        else:
+            where = player.get("provider") or (f"port {player['port']}" if "port" in player else "remote")
+            names.append(f"{player.get('model_name')} ({where})")
+    return ", ".join(dict.fromkeys(names)) or "none"
+
+
+def self_seats(player_info: Any) -> int:
+    """Seats besides the trained one that the policy itself plays, tokens trained too."""
+    return sum(p.get("type") == "policy" and not p.get("checkpoint") for p in player_info or ())
+
+
+def _tag_plan(config: Mapping[str, Any], tag: str, groups: int) -> TagPlan:
+    spec = config["custom_envs"][tag]
+    players = players_of(spec)
+    return TagPlan(tag, spec["env_type"], groups, describe_players(players), 1 + self_seats(players))
+
+
+def players_of(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The players of a tag; of a nest, those of its sub-tasks in order."""
+    env_config = spec.get("env_config") or {}
+    nested = env_config.get("base_env_list") or ()
+    own = list(env_config.get("player_info") or ())
+    for task in nested:
+        if isinstance(task, Mapping):
+            own += players_of(task)
+    return own
+
+
+def step_plan(config: Mapping[str, Any], groups: Mapping[str, int], ranks: int) -> StepPlan:
+    """One step that plays ``groups`` (tag -> number)."""
+    tags = tuple(_tag_plan(config, tag, n) for tag, n in groups.items())
+    size = config["es_manager"]["train"]["group_size"]
+    actor = config["actor_rollout_ref"]["actor"]
+    total = sum(groups.values())
+    kept, exact = kept_groups(config["actor_rollout_ref"]["rollout"], total)
+    trajectories = kept * size * max(t.seats for t in tags)
+    mini = actor["ppo_mini_batch_size"]
+    minis = tuple(min(mini, trajectories - i) for i in range(0, trajectories, mini))
+    micro = None
+    if not actor["use_dynamic_bsz"]:
+        share = -(-minis[0] // ranks)
+        micro = -(-share // actor["ppo_micro_batch_size_per_gpu"])
+    budget = actor["ppo_max_token_len_per_gpu"] if actor["use_dynamic_bsz"] else None
+    return StepPlan(tags, size, kept, exact, trajectories, minis, micro, budget)
+
+
+def resolve(config: Mapping[str, Any], device: str, warnings: tuple[str, ...] = ()) -> ResolvedPlan:
+    """The plan of a configuration that passed its checks; ``device``: ``cpu`` or ``cuda``."""
+    trainer, rollout = config["trainer"], config["actor_rollout_ref"]["rollout"]
+    env, schedule = config["es_manager"], config["schedule"]
+    ranks = trainer["nnodes"] * trainer["n_gpus_per_node"]
+    cst = schedule["type"] == "cst"
+    rounds = (
+        [{tag: env["train"]["env_groups"]} for tag in schedule["tags"]] if cst else [groups_per_tag(env["train"])]
+    )
+    return ResolvedPlan(
+        name=trainer["experiment_name"],
+        model_path=config["actor_rollout_ref"]["model"]["path"],
+        device=device,
+        ranks=ranks,
+        nodes=trainer["nnodes"],
+        tensor_parallel=rollout["tensor_model_parallel_size"],
+        engine=rollout["name"],
+        adv_estimator=config["algorithm"]["adv_estimator"],
+        max_turn=config["agent_proxy"]["max_turn"],
+        ppo_epochs=config["actor_rollout_ref"]["actor"]["ppo_epochs"],
+        schedule=schedule["type"],
+        k_list=tuple(schedule["k_list"]) if cst else None,
+        steps=tuple(step_plan(config, groups, ranks) for groups in rounds),
+        validation=tuple(_tag_plan(config, tag, n) for tag, n in groups_per_tag(env["val"]).items()),
+        val_group_size=env["val"]["group_size"],
+        total_training_steps=trainer["total_training_steps"],
+        test_freq=trainer["test_freq"],
+        save_freq=trainer["save_freq"],
+        folder=trainer["default_local_dir"],
+        warnings=warnings,
+    )
