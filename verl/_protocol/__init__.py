@@ -1,0 +1,1 @@
+"""Parts of :mod:`verl.protocol`; import the public names from there."""

@@ -1,0 +1,121 @@
+"""Bringing two batches together: union by key, concatenation by row, and what becomes of meta_info."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+
+from verl._protocol.checks import DataProtoError, deep_equal, shorten, tensors_equal
+
+
+def union_tensor_dict(tensor_dict1: TensorDict, tensor_dict2: TensorDict) -> TensorDict:
+    """Add the entries of ``tensor_dict2`` to ``tensor_dict1`` in place and return it.
+
+    Raises :class:`DataProtoError` (before anything is changed) if the batch sizes differ or a key is
+    in both with different values.
+    """
+    if tensor_dict1.batch_size != tensor_dict2.batch_size:
+        raise DataProtoError(
+            f"cannot unite batches of sizes {tuple(tensor_dict1.batch_size)} and {tuple(tensor_dict2.batch_size)}"
+        )
+    for key in tensor_dict2.keys():
+        if key in tensor_dict1.keys() and not tensors_equal(tensor_dict1[key], tensor_dict2[key]):
+            raise DataProtoError(_conflict(key, "tensor_dict", tensor_dict1[key].shape, tensor_dict2[key].shape))
+    for key in tensor_dict2.keys():
+        if key not in tensor_dict1.keys():
+            tensor_dict1[key] = tensor_dict2[key]
+    return tensor_dict1
+
+
+def union_numpy_dict(
+    tensor_dict1: dict[str, np.ndarray], tensor_dict2: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """As :func:`union_tensor_dict`, for dictionaries of arrays (object arrays are compared deeply)."""
+    for key, value in tensor_dict2.items():
+        if not isinstance(value, np.ndarray) or not isinstance(tensor_dict1.get(key, value), np.ndarray):
+            raise DataProtoError(f"`{key}`: expected np.ndarray in both dictionaries, got {type(value).__name__}")
+        if key in tensor_dict1 and not deep_equal(tensor_dict1[key], value):
+            raise DataProtoError(_conflict(key, "tensor_dict", tensor_dict1[key].shape, value.shape))
+    tensor_dict1.update(tensor_dict2)
+    return tensor_dict1
+
+
+def union_two_dict(dict1: dict, dict2: dict) -> dict:
+    """As :func:`union_tensor_dict`, for ``meta_info``."""
+    for key, value in dict2.items():
+        if key in dict1 and not deep_equal(dict1[key], value):
+            raise DataProtoError(_conflict(key, "meta_dict", shorten(dict1[key]), shorten(value)))
+    dict1.update(dict2)
+    return dict1
+
+
+def _conflict(key: Any, name: str, first: Any, second: Any) -> str:
+    return (
+        f"`{key}` in {name}1 and {name}2 are not the same object. ({first} against {second}: "
+        "rename or pop one of them before the union)"
+    )
+
+
+def concat_tensor_dicts(batches: Sequence[TensorDict | None]) -> TensorDict | None:
+    """Concatenate along dim 0; every part must have the same keys and trailing shapes."""
+    if all(batch is None for batch in batches):
+        return None
+    if any(batch is None for batch in batches):
+        raise DataProtoError("concat: some parts have tensors and some have none")
+    keys = set(batches[0].keys())
+    for i, batch in enumerate(batches):
+        if set(batch.keys()) != keys:
+            raise DataProtoError(f"concat: part {i} differs in the keys {sorted(set(batch.keys()) ^ keys)}")
+        for key in keys:
+            if batch[key].shape[1:] != batches[0][key].shape[1:]:
+                raise DataProtoError(
+                    f"concat: {key!r} has shape {tuple(batches[0][key].shape)} in part 0 and "
+                    f"{tuple(batch[key].shape)} in part {i}: pad them to one length first"
+                )
+    return batches[0] if len(batches) == 1 else torch.cat(list(batches), dim=0)
+
+
+def concat_numpy_dicts(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Concatenate along axis 0; every part must have the same keys and trailing shapes."""
+    out = {}
+    for i, part in enumerate(parts):
+        if part.keys() != parts[0].keys():
+            raise DataProtoError(f"concat: part {i} differs in the non-tensor keys {sorted(part.keys() ^ parts[0].keys())}")
+    for key in parts[0]:
+        try:
+            out[key] = np.concatenate([part[key] for part in parts], axis=0)
+        except ValueError as e:
+            raise DataProtoError(f"concat: non-tensor {key!r}: {e}") from e
+    return out
+
+
+def merge_meta_info(infos: Sequence[dict]) -> dict:
+    """One ``meta_info`` for a concatenation.
+
+    A key present in several parts must have one value, else :class:`DataProtoError` names it. The
+    exception is ``metrics`` (a dict, or a list of dicts, of numbers or lists of numbers a part): its
+    values are gathered to ``{name: [value, ...]}`` in the order of the parts.
+    """
+    merged: dict = {}
+    for i, info in enumerate(infos):
+        for key, value in info.items():
+            if key == "metrics":
+                _gather_metrics(merged.setdefault("metrics", {}), value)
+            elif key not in merged:
+                merged[key] = value
+            elif not deep_equal(merged[key], value):
+                raise DataProtoError(
+                    f"Conflicting values for meta_info key '{key}': {shorten(merged[key])} in an earlier part, "
+                    f"{shorten(value)} in part {i}. What differs by rank belongs in the batch or under 'metrics'."
+                )
+    return merged
+
+
+def _gather_metrics(into: dict[str, list], metrics: Any) -> None:
+    for entry in metrics if isinstance(metrics, list | tuple) else [metrics]:
+        for name, value in (entry or {}).items():
+            into.setdefault(name, []).extend(value if isinstance(value, list | tuple) else [value])
