@@ -169,15 +169,14 @@ def describe_players(player_info: Any) -> str:
     return ", ".join(dict.fromkeys(names)) or "none"
 
 
-def self_seats(player_info: Any) -> int:
-    """Seats besides the trained one that the policy itself plays, tokens trained too."""
-    return sum(p.get("type") == "policy" and not p.get("checkpoint") for p in player_info or ())
+def trained_seats(spec: Mapping[str, Any]) -> int:
+    """Trajectories of one episode of a tag: the trained seat's, and one for each seat of self-play."""
+    return 1 + sum(p.get("type") == "policy" and not p.get("checkpoint") for p in players_of(spec))
 
 
 def _tag_plan(config: Mapping[str, Any], tag: str, groups: int) -> TagPlan:
     spec = config["custom_envs"][tag]
-    players = players_of(spec)
-    return TagPlan(tag, spec["env_type"], groups, describe_players(players), 1 + self_seats(players))
+    return TagPlan(tag, spec["env_type"], groups, describe_players(players_of(spec)), trained_seats(spec))
 
 
 def players_of(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -1,0 +1,274 @@
+"""Checks that need more than one key: batch arithmetic, tags, games, lengths, algorithm, resuming.
+
+Each check takes the plain configuration, whose keys already have the right types, and yields one
+sentence a fault: key, value and what would be right.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ragen.env import REGISTERED_ENVS, env_config_class
+from ragen.trainer.plan import groups_per_tag, kept_groups, trained_seats
+from verl.utils.config_check import describe, show
+from verl.utils.verl_keys import CRITIC_ESTIMATORS, GROUP_ESTIMATORS
+
+Config = Mapping[str, Any]
+
+
+def _nearest(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else f" (known: {', '.join(sorted(known))})"
+
+
+# -- which games ------------------------------------------------------------------------------
+
+
+def used_tags(config: Config) -> list[str]:
+    """Tags that this run plays, each once."""
+    env = config["es_manager"]
+    return list(dict.fromkeys([*env["train"]["env_configs"]["tags"], *env["val"]["env_configs"]["tags"]]))
+
+
+def check_tags(config: Config) -> Iterator[str]:
+    for part in ("train", "val"):
+        yield from _check_part(config, part)
+
+
+def _check_part(config: Config, part: str) -> Iterator[str]:
+    section, path = config["es_manager"][part], f"es_manager.{part}"
+    tags, counts = section["env_configs"]["tags"], section["env_configs"]["n_groups"]
+    if not tags:
+        yield f"{path}.env_configs.tags is empty: name at least one tag of custom_envs"
+    for tag in tags:
+        if tag not in config["custom_envs"]:
+            yield f"{path}.env_configs.tags: {tag} is not a tag of custom_envs{_nearest(tag, config['custom_envs'])}"
+    if len(set(tags)) < len(tags):
+        yield f"{path}.env_configs.tags = {show(tags)}: a tag stands twice; give it more groups in n_groups"
+    if part == "train" and config["schedule"]["type"] == "cst":
+        return  # every step plays env_groups groups of the one tag whose turn it is
+    if counts is None:
+        if tags and section["env_groups"] % len(tags):
+            yield (
+                f"{path}.env_groups = {section['env_groups']} cannot be shared equally by {len(tags)} tags: "
+                f"use a multiple of {len(tags)}, or set {path}.env_configs.n_groups"
+            )
+    elif len(counts) != len(tags):
+        yield f"{path}.env_configs.n_groups = {show(counts)}: {len(counts)} numbers for {len(tags)} tags; give one a tag"
+    elif sum(counts) != section["env_groups"]:
+        yield f"{path}.env_groups = {section['env_groups']}, but n_groups = {show(counts)} adds up to {sum(counts)}: make them agree"
+
+
+def check_schedule(config: Config) -> Iterator[str]:
+    schedule = config["schedule"]
+    kind, tags, k_list = schedule["type"], schedule["tags"], schedule["k_list"]
+    trained = config["es_manager"]["train"]["env_configs"]["tags"]
+    if sorted(tags) != sorted(trained):
+        yield f"schedule.tags = {show(tags)} must be es_manager.train.env_configs.tags = {show(trained)}; leave it out"
+    if kind == "single" and len(tags) != 1:
+        yield f"schedule.type = single takes one tag, got {show(tags)}: use mixed (all in a batch) or cst (one a step)"
+    if kind != "cst" and k_list is not None:
+        yield f"schedule.k_list = {show(k_list)} is for schedule.type=cst, not {kind}: leave it null"
+    if kind == "cst" and (k_list is None or len(k_list) != len(tags)):
+        yield f"schedule.k_list = {show(k_list)}: cst needs one number of steps for each of the tags {show(tags)}"
+
+
+def check_games(config: Config) -> Iterator[str]:
+    """``env_type`` and the keys of ``env_config`` against the game's own config class."""
+    for tag in used_tags(config):
+        spec = config["custom_envs"].get(tag)
+        if spec is None:
+            continue  # check_tags says so
+        path = f"custom_envs.{tag}"
+        if "env_type" not in spec:
+            yield f"{path}.env_type is missing: name one of {', '.join(sorted(REGISTERED_ENVS))}"
+            continue
+        base, over = spec.get("env_config") or {}, spec.get("val_env_config") or {}
+        yield from _check_env_config(f"{path}.env_config", spec["env_type"], base)
+        if over:
+            yield from _check_env_config(f"{path}.val_env_config", spec["env_type"], {**base, **over}, named=set(over))
+
+
+def _check_env_config(path: str, env_type: str, env_config: Config, named: set[str] | None = None) -> Iterator[str]:
+    if env_type not in REGISTERED_ENVS:
+        yield f"{path.rpartition('.')[0]}.env_type = {env_type}: there is no such game{_nearest(env_type, REGISTERED_ENVS)}"
+        return
+    try:
+        config_class = env_config_class(env_type)
+    except ImportError as error:
+        yield f"{path}: the game {env_type} cannot be imported ({error}); install what it needs, or choose another tag"
+        return
+    known = {f.name for f in dataclasses.fields(config_class)}
+    keys = {k: v for k, v in env_config.items() if k != "player_info"}
+    unknown = [k for k in keys if k not in known and (named is None or k in named)]
+    for key in unknown:
+        yield f"{path}.{key} is not a key of {config_class.__name__}{_nearest(key, known | {'player_info'})}"
+    if not unknown:
+        try:
+            config_class(**{k: v for k, v in keys.items() if k in known})
+        except (ValueError, TypeError) as error:
+            yield f"{path}: {error}"
+    yield from _check_players(path, env_config.get("player_info"))
+
+
+def _check_players(path: str, player_info: Any) -> Iterator[str]:
+    if player_info is None:
+        return
+    if not isinstance(player_info, list) or not all(isinstance(p, Mapping) for p in player_info):
+        yield describe(f"{path}.player_info", player_info, "a list of entries such as {type: scripted, name: random}")
+        return
+    for i, player in enumerate(player_info):
+        where = f"{path}.player_info[{i}]"
+        kind = player.get("type", "remote")
+        if kind not in ("scripted", "remote", "policy"):
+            yield describe(f"{where}.type", kind, "scripted, remote or policy")
+        elif kind == "scripted" and not player.get("name"):
+            yield f"{where} = {show(dict(player))}: a scripted player needs a name, such as random"
+        elif kind == "remote" and not player.get("model_name"):
+            yield f"{where}: an opponent served elsewhere needs a model_name (and a port, base_url or provider)"
+
+
+# -- how much ---------------------------------------------------------------------------------
+
+
+def check_batch(config: Config) -> Iterator[str]:
+    train, actor = config["es_manager"]["train"], config["actor_rollout_ref"]["actor"]
+    rollout = config["actor_rollout_ref"]["rollout"]
+    estimator, size = config["algorithm"]["adv_estimator"], train["group_size"]
+    if size == 1 and estimator in GROUP_ESTIMATORS:
+        yield (
+            f"es_manager.train.group_size = 1: {estimator} compares the members of a group, every advantage would be 0; "
+            "use 2 or more (the paper: 16)"
+        )
+    yield from _check_filter(rollout)
+    groups = train["env_groups"]
+    if train["env_configs"]["n_groups"] is not None and config["schedule"]["type"] != "cst":
+        groups = sum(train["env_configs"]["n_groups"])
+    kept, _ = kept_groups(rollout, groups)
+    trajectories = kept * size * max((trained_seats(config["custom_envs"].get(t, {})) for t in train["env_configs"]["tags"]), default=1)
+    mini = actor["ppo_mini_batch_size"]
+    if mini > trajectories:
+        yield (
+            f"actor_rollout_ref.actor.ppo_mini_batch_size = {mini} is more than the {trajectories} trajectories of a step "
+            f"({groups} groups, {kept} kept by the filter, {size} members each): use at most {trajectories}, "
+            "or raise env_groups or rollout_filter_ratio"
+        )
+    for path, part in (("actor_rollout_ref.actor", actor), ("critic", config["critic"])):
+        if not part["use_dynamic_bsz"] and part["ppo_micro_batch_size_per_gpu"] is None:
+            yield f"{path}.ppo_micro_batch_size_per_gpu = null: give a number of rows, or set {path}.use_dynamic_bsz=true"
+
+
+def _check_filter(rollout: Config) -> Iterator[str]:
+    ratio, strategy = rollout["rollout_filter_ratio"], rollout["rollout_filter_strategy"]
+    path = "actor_rollout_ref.rollout.rollout_filter_ratio"
+    if strategy == "top_k_abs" and (ratio != int(ratio) or ratio < 1):
+        yield describe(path, ratio, "a whole number of groups under rollout_filter_strategy=top_k_abs")
+    if strategy != "top_k_abs" and ratio > 1:
+        yield describe(path, ratio, f"a share, above 0 and at most 1, under rollout_filter_strategy={strategy}")
+
+
+def check_ranks(config: Config) -> Iterator[str]:
+    trainer, tp = config["trainer"], config["actor_rollout_ref"]["rollout"]["tensor_model_parallel_size"]
+    ranks = trainer["nnodes"] * trainer["n_gpus_per_node"]
+    path = "actor_rollout_ref.rollout.tensor_model_parallel_size"
+    if trainer["n_gpus_per_node"] % tp:
+        yield (
+            f"{path} = {tp} does not divide trainer.n_gpus_per_node = {trainer['n_gpus_per_node']}: "
+            "the ranks of one engine sit on one machine; use a divisor"
+        )
+        return
+    engines = ranks // tp
+    groups = config["es_manager"]["train"]["env_groups"]
+    if groups < engines:
+        yield (
+            f"es_manager.train.env_groups = {groups}: whole groups are dealt to {engines} engines, some would play nothing; "
+            f"use at least {engines} groups or fewer ranks"
+        )
+
+
+def check_lengths(config: Config) -> Iterator[str]:
+    rollout, actor = config["actor_rollout_ref"]["rollout"], config["actor_rollout_ref"]["actor"]
+    length, reply = rollout["max_model_len"], rollout["response_length"]
+    path = "actor_rollout_ref.rollout"
+    if reply >= length:
+        yield f"{path}.response_length = {reply} leaves no room for a prompt in {path}.max_model_len = {length}: make the first smaller"
+    for tag in used_tags(config):
+        tokens = (config["custom_envs"].get(tag) or {}).get("max_tokens")
+        if tokens and tokens >= length:
+            yield f"custom_envs.{tag}.max_tokens = {tokens} leaves no room for a prompt in {path}.max_model_len = {length}"
+    if rollout["max_num_batched_tokens"] < rollout["max_num_seqs"]:
+        yield (
+            f"{path}.max_num_batched_tokens = {rollout['max_num_batched_tokens']} is less than max_num_seqs = "
+            f"{rollout['max_num_seqs']}: vLLM wants at least one token a sequence"
+        )
+    budgets = {
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": (actor["use_dynamic_bsz"], actor["ppo_max_token_len_per_gpu"]),
+        "critic.ppo_max_token_len_per_gpu": (config["critic"]["use_dynamic_bsz"], config["critic"]["ppo_max_token_len_per_gpu"]),
+        f"{path}.log_prob_max_token_len_per_gpu": (rollout["log_prob_use_dynamic_bsz"], rollout["log_prob_max_token_len_per_gpu"]),
+    }
+    for name, (dynamic, budget) in budgets.items():
+        if dynamic and budget < length:
+            yield f"{name} = {budget}: a trajectory may have {path}.max_model_len = {length} tokens and is never cut; use at least that"
+
+
+# -- how it learns ----------------------------------------------------------------------------
+
+
+def check_algorithm(config: Config) -> Iterator[str]:
+    algorithm, actor = config["algorithm"], config["actor_rollout_ref"]["actor"]
+    rollout, correction = config["actor_rollout_ref"]["rollout"], algorithm["rollout_correction"]
+    path = "algorithm.rollout_correction"
+    if correction["rollout_rs"] and correction["rollout_rs_threshold"] is None:
+        yield f"{path}.rollout_rs = {correction['rollout_rs']} needs {path}.rollout_rs_threshold, the largest ratio to keep (such as 2.0)"
+    if (correction["rollout_is"] or correction["rollout_rs"]) and not rollout["calculate_log_probs"]:
+        yield f"{path} compares the engine's log-probabilities: set actor_rollout_ref.rollout.calculate_log_probs=true"
+    if algorithm["use_kl_in_reward"] and actor["use_kl_loss"]:
+        yield "algorithm.use_kl_in_reward and actor_rollout_ref.actor.use_kl_loss are both true: a KL term belongs in one place, set one to false"
+    if config["trainer"]["critic_warmup"] and algorithm["adv_estimator"] not in CRITIC_ESTIMATORS:
+        yield (
+            f"trainer.critic_warmup = {config['trainer']['critic_warmup']}: {algorithm['adv_estimator']} has no critic to warm up; "
+            "use 0, or adv_estimator=gae"
+        )
+    if rollout["temperature"] == 0:
+        yield "actor_rollout_ref.rollout.temperature = 0: training needs sampled replies, members of a group would all be the same; use 1.0"
+
+
+def check_resume(config: Config) -> Iterator[str]:
+    trainer = config["trainer"]
+    mode, source = trainer["resume_mode"], trainer["resume_from_path"]
+    if mode == "resume_path" and not source:
+        yield "trainer.resume_mode = resume_path needs trainer.resume_from_path, a folder global_step_N"
+    elif mode == "resume_path" and not Path(source).is_dir():
+        yield f"trainer.resume_from_path = {source}: there is no such folder; name a global_step_N of an earlier run"
+    elif mode != "resume_path" and source:
+        yield f"trainer.resume_from_path = {source} is ignored under resume_mode={mode}: set trainer.resume_mode=resume_path"
+
+
+CHECKS = (
+    check_tags, check_schedule, check_games, check_batch, check_ranks, check_lengths, check_algorithm, check_resume,
+)
+
+
+def warnings(config: Config) -> Iterator[str]:
+    """What will run but is probably not meant."""
+    val = config["es_manager"]["val"]
+    if val["group_size"] > 1 and not config["actor_rollout_ref"]["rollout"]["val_kwargs"]["do_sample"]:
+        yield f"es_manager.val.group_size = {val['group_size']} with val_kwargs.do_sample=false: members of a group will be the same"
+    if config["actor_rollout_ref"]["actor"]["use_kl_loss"] and not config["actor_rollout_ref"]["actor"]["kl_loss_coef"]:
+        yield "actor_rollout_ref.actor.use_kl_loss is true with kl_loss_coef = 0: the term costs a reference and does nothing"
+    if config["actor_rollout_ref"]["actor"]["strategy"] == "fsdp":
+        yield "actor_rollout_ref.actor.strategy = fsdp: FSDP2 is used"
+    rollout = config["actor_rollout_ref"]["rollout"]
+    whole = config["agent_proxy"]["max_turn"] * rollout["response_length"]
+    if whole >= rollout["max_model_len"]:
+        yield (
+            f"agent_proxy.max_turn x rollout.response_length = {whole} tokens fill max_model_len = {rollout['max_model_len']}: "
+            "long trajectories will end as truncated"
+        )
+    tags = groups_per_tag(config["es_manager"]["train"]) if config["schedule"]["type"] != "cst" else {}
+    if config["schedule"]["type"] == "mixed" and len(tags) == 1:
+        yield "schedule.type = mixed with one tag is the same as single"

@@ -1,0 +1,145 @@
+"""Checks against the machine a run is to start on: model folder, GPUs, packages, ports, opponents."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ragen.trainer.config_checks import used_tags
+from ragen.trainer.plan import players_of
+from verl.utils.gpus import visible_gpus
+
+Config = Mapping[str, Any]
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "swanlab": "swanlab"}
+
+
+def resolve_device(config: Config) -> str:
+    """``trainer.device`` with ``auto`` decided: ``cuda`` where this machine has a GPU, else ``cpu``."""
+    asked = config["trainer"]["device"]
+    return ("cuda" if visible_gpus() else "cpu") if asked == "auto" else asked
+
+
+def check_device(config: Config, device: str) -> Iterator[str]:
+    trainer = config["trainer"]
+    rollout = config["actor_rollout_ref"]["rollout"]
+    if device == "cpu":
+        if rollout["tensor_model_parallel_size"] > 1:
+            yield (
+                f"actor_rollout_ref.rollout.tensor_model_parallel_size = {rollout['tensor_model_parallel_size']} "
+                "needs GPUs: use 1 on a CPU"
+            )
+        return
+    gpus = len(visible_gpus())
+    if not gpus:
+        yield (
+            "trainer.device = cuda, but no GPU was found here (nvidia-smi, CUDA_VISIBLE_DEVICES): "
+            "add +form=laptop for a run without one"
+        )
+    elif trainer["n_gpus_per_node"] > gpus:
+        yield (
+            f"trainer.n_gpus_per_node = {trainer['n_gpus_per_node']}, but this machine shows {gpus} GPU{'s' if gpus > 1 else ''} "
+            f"(one rank each): use trainer.n_gpus_per_node={gpus}, or trainer.device=cpu"
+        )
+
+
+def looks_like_hub_id(path: str) -> bool:
+    """``org/name`` that is no path of this machine."""
+    return bool(_HUB_ID.fullmatch(path)) and not Path(path.split("/")[0]).is_dir()
+
+
+def hub_snapshot(path: str) -> Path | None:
+    """The folder of a hub model in this machine's cache, where there is one."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / f"models--{path.replace('/', '--')}" / "snapshots"
+    found = sorted(p for p in cache.glob("*") if (p / "config.json").is_file()) if cache.is_dir() else []
+    return found[-1] if found else None
+
+
+def check_models(config: Config) -> Iterator[str]:
+    seen = {"actor_rollout_ref.model.path (model_path)": config["actor_rollout_ref"]["model"]["path"]}
+    if config["critic"]["model"]["path"] not in seen.values():
+        seen["critic.model.path"] = config["critic"]["model"]["path"]
+    for key, path in seen.items():
+        yield from _check_model(key, path)
+
+
+def _check_model(key: str, path: str) -> Iterator[str]:
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            hint = "; merge the checkpoint first (scripts/merge.sh)" if (folder / "actor").is_dir() or list(folder.glob("*.distcp")) else ""
+            yield f"{key} = {path}: the folder holds no config.json, so it is no Hugging Face model{hint}"
+        elif not list(folder.glob("*.safetensors")) and not list(folder.glob("*.bin")):
+            yield f"{key} = {path}: the folder holds no weights (*.safetensors); copy them there"
+    elif not looks_like_hub_id(path):
+        yield (
+            f"{key} = {path}: there is no such folder (looked in {Path.cwd()}); "
+            "give a Hugging Face folder, or a hub name such as Qwen/Qwen2.5-1.5B-Instruct"
+        )
+    elif os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0", "false", "False") and hub_snapshot(path) is None:
+        yield f"{key} = {path}: not in the local Hugging Face cache, and HF_HUB_OFFLINE is set; download it first or unset that"
+
+
+def check_packages(config: Config) -> Iterator[str]:
+    for name in config["trainer"]["logger"]:
+        package = _TRACKER_PACKAGES.get(name)
+        if package and importlib.util.find_spec(package) is None:
+            yield f"trainer.logger holds {name}, which is not installed: pip install {package}, or take it out"
+    if config["actor_rollout_ref"]["rollout"]["name"] == "vllm" and importlib.util.find_spec("vllm") is None:
+        yield (
+            "actor_rollout_ref.rollout.name = vllm, which is not installed: run scripts/install.sh, "
+            "or use actor_rollout_ref.rollout.name=hf (slow, runs anywhere)"
+        )
+
+
+def check_ports(config: Config) -> Iterator[str]:
+    ports = {
+        "trainer.master_port": config["trainer"]["master_port"],
+        "ray_kwargs.ray_init.dashboard_port": config["ray_kwargs"]["ray_init"]["dashboard_port"],
+    }
+    for key, port in ports.items():
+        if port is not None and not _is_free(port):
+            yield f"{key} = {port}: another process listens there; choose a free port, or null"
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+def check_opponents(config: Config) -> Iterator[str]:
+    """Opponents that are said to be served on this machine must answer on their port."""
+    silent: dict[int, list[str]] = {}
+    for tag in used_tags(config):
+        for player in players_of(config["custom_envs"][tag]):
+            port = player.get("port")
+            if isinstance(port, int) and not player.get("base_url") and not _answers(port):
+                silent.setdefault(port, []).append(tag)
+    for port, tags in silent.items():
+        yield (
+            f"custom_envs.{tags[0]}.env_config.player_info: no opponent answers on port {port} of this machine; "
+            "start it with scripts/serve_opponent.sh, or name a scripted one"
+        )
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+CHECKS = (check_models, check_packages, check_ports, check_opponents)
