@@ -1,0 +1,1 @@
+"""Training algorithms and metrics; no processes, no files."""

@@ -1,0 +1,1 @@
+"""PPO and its relatives: advantages, policy losses, KL, aggregation, metrics (see ``core_algos``)."""

@@ -1,0 +1,44 @@
+"""VeRL's public names for PPO-like algorithms, in one place; each idea has a file of its own.
+
+``registry`` (names), ``advantages_*`` (estimators), ``policy_losses*``, ``value_loss``, ``kl``,
+``aggregation``. Importing this module registers every estimator and loss.
+"""
+
+from verl.trainer.ppo.advantages_group import (
+    compute_gdpo_outcome_advantage,
+    compute_gpg_outcome_advantage,
+    compute_grpo_outcome_advantage,
+    compute_grpo_passk_outcome_advantage,
+    compute_opo_outcome_advantage,
+    compute_rloo_outcome_advantage,
+)
+from verl.trainer.ppo.aggregation import LOSS_AGG_MODES, agg_loss, batch_counts
+from verl.trainer.ppo.config_access import with_batch_info
+from verl.trainer.ppo.kl import (
+    AdaptiveKLController,
+    FixedKLController,
+    apply_kl_penalty,
+    compute_rewards,
+    get_kl_controller,
+    kl_penalty,
+    kl_penalty_forward,
+)
+from verl.trainer.ppo.policy_losses import (
+    compute_policy_loss,
+    compute_policy_loss_cispo,
+    compute_policy_loss_dro,
+    compute_policy_loss_gpg,
+    compute_policy_loss_vanilla,
+)
+from verl.trainer.ppo.registry import (
+    ADV_ESTIMATOR_REGISTRY,
+    POLICY_LOSS_REGISTRY,
+    AdvantageEstimator,
+    get_adv_estimator_fn,
+    get_policy_loss_fn,
+    register_adv_est,
+    register_policy_loss,
+)
+from verl.trainer.ppo.value_loss import compute_entropy_loss, compute_value_loss
+
+__all__ = [name for name in dir() if not name.startswith("_")]

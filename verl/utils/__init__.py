@@ -1,0 +1,1 @@
+"""Helpers of the machine room: tensors, sequence lengths, checkpoints, FSDP."""
