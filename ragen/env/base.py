@@ -110,6 +110,19 @@ class Env(ABC):
         """Every legal answer of this seat now, as text; ``None`` where they cannot be listed."""
         return None
 
+    def role(self, seat: int) -> str:
+        """Name of the part this seat plays, for logs and role-conditioned baselines (never shown)."""
+        return f"seat{seat}"
+
+    def player_info_now(self) -> list[dict] | None:
+        """Opponents of the sub-task being played, where a nest has its own for each; ``None``
+        elsewhere: the tag's ``player_info`` holds."""
+        return None
+
+    def refused(self, seat: int) -> None:
+        """A reply off the ``<think>/<answer>`` form never reaches :meth:`act`, but it used up a
+        turn. A nest, which limits the turns of its sub-tasks, counts it here."""
+
     @abstractmethod
     def act(self, seat: int, text: str) -> Verdict:
         """Play ``text`` (the answer without thoughts and tags) for ``seat``. A refused reply

@@ -30,6 +30,17 @@ class SeatView:
     attempt: int = 0
 
 
+class Pending:
+    """Awaitable around a ``concurrent.futures.Future``: how a player whose answer comes from
+    another thread waits. The episode runner resumes it when the future is done."""
+
+    def __init__(self, future):
+        self.future = future
+
+    def __await__(self):
+        return (yield self)
+
+
 class PlayerError(RuntimeError):
     """A player that failed after its retries. The episode is aborted: left out of the loss,
     counted, never scored as a loss of either side."""

@@ -61,6 +61,9 @@ class TicTacToeEnv(Env):
     def legal(self, seat: int) -> tuple[str, ...]:
         return () if ttt.is_over(self.board) else tuple(map(ttt.cell_name, ttt.empty_cells(self.board)))
 
+    def role(self, seat: int) -> str:
+        return MARKS[seat]
+
     def act(self, seat: int, text: str) -> Verdict:
         self._require_acting(seat)
         cell = parse_move(text)

@@ -1,0 +1,38 @@
+"""Many episodes to one batch: the playing half of a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ragen.llm_agent.ctx_manager import ChatTokens
+from ragen.llm_agent.episode import Episode, EpisodeLimits, EpisodeSpec, Sampling
+from ragen.llm_agent.es_manager import Tag, build_env
+from ragen.llm_agent.tasks import Runner
+from ragen.llm_agent.trajectory import Trajectory
+from ragen.players.factory import PlayerFactory
+from verl.workers.rollout.base import RolloutEngine
+
+
+@dataclass
+class AgentProxy:
+    """Plays the episodes it is dealt over this process's engine, with continuous batching and no
+    barrier between turns. ``engines[0]`` is the policy's."""
+
+    engines: list[RolloutEngine]
+    chat: ChatTokens
+    players: PlayerFactory
+    limits: EpisodeLimits
+
+    def play(
+        self, specs: Sequence[EpisodeSpec], tags: Mapping[str, Tag], sampling: Sampling,
+        success_rates: Mapping[str, float] | None = None,
+    ) -> list[Trajectory]:  # fmt: skip
+        """Play ``specs``, admitted in (group, member) order; return their trajectories in that order."""
+        episodes = []
+        for spec in sorted(specs, key=lambda s: (s.group, s.member)):
+            tag = tags[spec.tag]
+            own = replace(sampling, max_tokens=tag.max_tokens or sampling.max_tokens)
+            episode = Episode(spec, build_env(tag, success_rates), self.chat, self.limits, own, tag.player_info, self.players)
+            episodes.append(episode.run())
+        return [t for trajectories in Runner(self.engines).run(episodes) for t in trajectories]

@@ -1,0 +1,263 @@
+"""One game as a coroutine: who acts, what they are shown, what they earn.
+
+The episode knows no engine and no process. It awaits replies (``ragen.llm_agent.tasks``) and leaves
+behind one :class:`Trajectory` an agent. An *agent* is one conversation with the policy: the trained
+seat (in a nest, the trained seats of the sub-tasks in turn), and in self-play every policy seat.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ragen.env.base import Env, Verdict
+from ragen.llm_agent.ctx_manager import ChatTokens, Conversation
+from ragen.llm_agent.reply_format import find_answer, format_feedback, format_instruction, parse_reply
+from ragen.llm_agent.tasks import Gather, Generate
+from ragen.llm_agent.trajectory import ABORTED, FINISHED, TRUNCATED, UNFINISHED, Trajectory, Turn
+from ragen.players.base import Player, PlayerError, SeatView
+from verl.workers.rollout.base import Reply, SamplingParams
+
+
+@dataclass(frozen=True)
+class EpisodeSpec:
+    """Which game: ``group`` and ``member`` place it in the step's batch, ``seed`` is the group's."""
+
+    tag: str
+    env_type: str
+    group: int
+    member: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class EpisodeLimits:
+    """``max_turn``: replies of one agent. ``window``: earlier turns a prompt shows, 0 for all.
+    ``opponent_retries``: refused replies an opponent may give in one position before the episode
+    is aborted. ``max_model_len``: longest prompt plus reply, in tokens."""
+
+    max_turn: int
+    max_model_len: int
+    enable_think: bool = True
+    format_penalty: float = -0.1
+    window: int = 0
+    opponent_retries: int = 2
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Sampling of the policy; ``run_key`` is all that a request's own seed depends on besides
+    group, member, agent and turn: (run seed, phase, step)."""
+
+    run_key: tuple
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+
+
+def request_seed(*key) -> int:
+    """A 63-bit seed that is a pure function of ``key``."""
+    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
+
+
+class OutOfTurns(Exception):
+    pass
+
+
+class OutOfRoom(Exception):
+    pass
+
+
+@dataclass
+class Agent:
+    """One conversation with the policy and what came of it."""
+
+    index: int
+    conversation: Conversation
+    shown_rules: str | None = None
+    feedback: str = ""
+    turns: list[Turn] = field(default_factory=list)
+    seat: int = 0
+    role: str = ""
+
+
+class Episode:
+    """``make_player(entry, env_type) -> Player`` builds the opponents of a ``player_info`` list; an
+    entry ``{type: policy}`` without checkpoint is the policy itself (self-play)."""
+
+    def __init__(
+        self, spec: EpisodeSpec, env: Env, chat: ChatTokens, limits: EpisodeLimits, sampling: Sampling,
+        player_info: list[dict], make_player: Callable[[dict, str], Player],
+    ):  # fmt: skip
+        self.spec, self.env, self.chat, self.limits, self.sampling = spec, env, chat, limits, sampling
+        self.player_info, self.make_player = player_info, make_player
+        self.agents: dict[int, Agent] = {}
+        self.attempts: dict[int, int] = {}
+        self.opponents: dict[str, None] = {}
+        self.feedback: dict[int, str] = {}
+
+    async def run(self) -> list[Trajectory]:
+        self.env.reset(seed=self.spec.seed)
+        status, error = FINISHED, ""
+        for seat in self.env.trained_seats:  # so that an episode aborted before its first turn is counted too
+            self._agent(seat)
+        try:
+            while acting := self.env.acting():
+                if len(acting) == 1:
+                    moves = [await self._reply(acting[0])]
+                else:
+                    moves = await Gather([self._reply(seat) for seat in acting])
+                for seat, move in zip(acting, moves, strict=True):
+                    self._apply(seat, move)
+        except OutOfTurns:
+            status = UNFINISHED
+        except OutOfRoom:
+            status = TRUNCATED
+        except PlayerError as failure:
+            status, error = ABORTED, str(failure)
+        return [self._trajectory(agent, status, error) for _, agent in sorted(self.agents.items())]
+
+    # -- seats ----------------------------------------------------------------------------------
+
+    def _entry(self, seat: int) -> dict | None:
+        """The ``player_info`` entry in an untrained seat; ``None`` for a trained one."""
+        trained = self.env.trained_seats
+        if seat in trained:
+            return None
+        entries = self.env.player_info_now()
+        entries = self.player_info if entries is None else entries
+        if not entries:
+            raise ValueError(
+                f"{self.spec.tag}: seat {seat} of {self.spec.env_type} has no player; "
+                f"list opponents in custom_envs.{self.spec.tag}.env_config.player_info"
+            )
+        others = [s for s in range(self.env.seats) if s not in trained]
+        return entries[min(others.index(seat), len(entries) - 1)]
+
+    def _agent(self, seat: int) -> Agent | None:
+        """The agent in ``seat``, if the policy sits there."""
+        trained = self.env.trained_seats
+        if seat in trained:
+            index = trained.index(seat)
+        elif _is_self(self._entry(seat)):
+            others = [s for s in range(self.env.seats) if s not in trained and _is_self(self._entry(s))]
+            index = len(trained) + others.index(seat)
+        else:
+            return None
+        if index not in self.agents:
+            self.agents[index] = Agent(index, Conversation(self.chat, window=self.limits.window))
+        agent = self.agents[index]
+        agent.seat, agent.role = seat, self.env.role(seat)
+        return agent
+
+    async def _reply(self, seat: int) -> str | Turn:
+        agent = self._agent(seat)
+        return await (self._policy_reply(agent, seat) if agent else self._opponent_reply(seat))
+
+    def _apply(self, seat: int, move: str | Turn) -> None:
+        agent = self._agent(seat)
+        if agent is None:
+            self._apply_opponent(seat, move)
+        else:
+            self._apply_policy(agent, seat, move)
+
+    # -- the policy -----------------------------------------------------------------------------
+
+    def _prompt_text(self, agent: Agent, seat: int) -> tuple[str, str]:
+        """What the agent is told now, and the rules if they are new to it."""
+        rules = self.env.rules(seat)
+        new = rules if rules != agent.shown_rules else ""
+        if new and not new.endswith("\n"):
+            new += "\n"
+        first = agent.shown_rules is None or bool(new)
+        agent.shown_rules = rules
+        if first:  # before the observation, so that what changes stands at the end of every prompt
+            new += format_instruction(self.limits.enable_think) + "\n"
+        feedback = agent.feedback + "\n" if agent.feedback else ""
+        return feedback + new + self.env.observe(seat), new
+
+    async def _policy_reply(self, agent: Agent, seat: int) -> Turn:
+        if len(agent.turns) >= self.limits.max_turn:
+            raise OutOfTurns
+        public = self.env.public(seat)
+        prompt = agent.conversation.prompt_for(*self._prompt_text(agent, seat))
+        room = self.limits.max_model_len - len(prompt)
+        if room < 1:
+            raise OutOfRoom
+        key = (*self.sampling.run_key, self.spec.group, self.spec.member, agent.index, len(agent.turns))
+        params = SamplingParams(
+            max_tokens=min(self.sampling.max_tokens, room),
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+            top_k=self.sampling.top_k,
+            seed=request_seed(*key),
+            stop_token_ids=self.chat.stop_ids,
+        )
+        reply: Reply = await Generate(list(prompt), params)
+        turn = agent.conversation.sampled(reply.token_ids, reply.logprobs, cut=reply.cut)
+        turn.public = public
+        agent.turns.append(turn)
+        return turn
+
+    def _apply_policy(self, agent: Agent, seat: int, turn: Turn) -> None:
+        parsed = parse_reply(turn.reply, self.limits.enable_think)
+        if parsed.ok:
+            verdict = self.env.act(seat, parsed.answer)
+        else:
+            verdict = Verdict(False, False, format_feedback(self.limits.enable_think), self.limits.format_penalty)
+            self.env.refused(seat)
+        turn.valid, turn.effective, turn.reward = verdict.valid, verdict.effective, verdict.reward
+        turn.feedback = agent.feedback = verdict.feedback
+
+    # -- everybody else -------------------------------------------------------------------------
+
+    async def _opponent_reply(self, seat: int) -> str:
+        env_type = getattr(self.env, "current_env_type", self.spec.env_type)
+        player = self.make_player(self._entry(seat), env_type)
+        self.opponents[player.name] = None
+        view = SeatView(
+            env_type=env_type, seat=seat, seed=self.spec.seed, rules=self.env.rules(seat),
+            observation=self.env.observe(seat), feedback=self.feedback.get(seat, ""),
+            public=self.env.public(seat), legal=self.env.legal(seat), attempt=self.attempts.get(seat, 0),
+        )  # fmt: skip
+        return find_answer(await player.reply(view))
+
+    def _apply_opponent(self, seat: int, text: str) -> None:
+        verdict = self.env.act(seat, text)
+        self.feedback[seat] = verdict.feedback
+        self.attempts[seat] = 0 if verdict.valid else self.attempts.get(seat, 0) + 1
+        if self.attempts[seat] > self.limits.opponent_retries:
+            raise PlayerError(f"the opponent in seat {seat} made no legal move in {self.attempts[seat]} attempts; last: {text[:80]!r}")
+
+    # -- the result -----------------------------------------------------------------------------
+
+    def _trajectory(self, agent: Agent, status: str, error: str) -> Trajectory:
+        outcome = self.env.outcome()[agent.seat]
+        turns = agent.turns
+        if turns:
+            turns[-1].reward += outcome.reward
+        for sample in agent.conversation.samples:
+            sample.cut_after_last_turn()
+        refused = sum(not t.valid for t in turns)
+        metrics = {
+            **outcome.metrics,
+            "invalid": refused / len(turns) if turns else 0.0,
+            "unfinished": float(status == UNFINISHED),
+            "truncated": float(status == TRUNCATED),
+            "aborted": float(status == ABORTED),
+            "turns": float(len(turns)),
+        }
+        spec = self.spec
+        return Trajectory(
+            spec.tag, spec.group, spec.member, agent.index, spec.seed, agent.seat, agent.role,
+            opponent=",".join(self.opponents) or ("self" if len(self.agents) > 1 else ""),
+            samples=[s for s in agent.conversation.samples if s.turns],
+            status=status, reward=sum(t.reward for t in turns), success=outcome.success and status == FINISHED,
+            metrics=metrics, messages=agent.conversation.chat.messages(agent.conversation.turns), error=error,
+        )  # fmt: skip
+
+
+def _is_self(entry: dict | None) -> bool:
+    return bool(entry) and entry.get("type") == "policy" and not entry.get("checkpoint")

@@ -1,0 +1,48 @@
+"""The form of a reply: ``<think>...</think><answer>...</answer>``, or the answer block alone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_WITH_THINK = re.compile(r"\s*<think>(?P<thought>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL)
+_ANSWER_ONLY = re.compile(r"\s*(?P<thought>)<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL)
+_LAST_ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
+_THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
+_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+
+
+@dataclass(frozen=True)
+class ParsedReply:
+    """``ok``: the reply follows the form; ``answer`` and ``thought`` are stripped of white space."""
+
+    ok: bool
+    answer: str = ""
+    thought: str = ""
+
+
+def format_instruction(enable_think: bool) -> str:
+    """The sentence that tells a policy how to reply."""
+    if enable_think:
+        return "Reply as <think>your thoughts</think><answer>your answer</answer>."
+    return "Reply as <answer>your answer</answer>."
+
+
+def format_feedback(enable_think: bool) -> str:
+    """What a policy is told after a reply off the form."""
+    return "That reply was not in the form asked for. " + format_instruction(enable_think)
+
+
+def parse_reply(text: str, enable_think: bool) -> ParsedReply:
+    """Strict reading of a policy's reply: the blocks, each once, and nothing beside them."""
+    match = (_WITH_THINK if enable_think else _ANSWER_ONLY).fullmatch(text)
+    if not match or any(tag in match["thought"] or tag in match["answer"] for tag in _TAGS):
+        return ParsedReply(False)
+    return ParsedReply(True, match["answer"].strip(), match["thought"].strip())
+
+
+def find_answer(text: str) -> str:
+    """Lenient reading, for players that are not trained: the last answer block, else what is left
+    once thoughts are removed."""
+    blocks = _LAST_ANSWER.findall(text)
+    return (blocks[-1] if blocks else _THOUGHTS.sub("", text)).strip()

@@ -1,0 +1,1 @@
+"""How the starter models are made: tokenizer, transcripts of mixed-skill play, pretraining."""
