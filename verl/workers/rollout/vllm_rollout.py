@@ -62,6 +62,7 @@ class VLLMEngine(RolloutEngine):
         tensor_parallel_size: int = 1,
         gpu_memory_utilization: float = 0.5,
         kv_cache_memory_bytes: int | None = None,
+        block_size: int | None = None,
         max_num_seqs: int = 256,
         max_num_batched_tokens: int | None = None,
         enforce_eager: bool = False,
@@ -99,8 +100,7 @@ class VLLMEngine(RolloutEngine):
                 # a prompt cut over two steps breaks seeded requests on a CPU (vLLM 0.32 rewinds the
                 # generator by an offset that CPU generators lack), so prompts stay whole there
                 enable_chunked_prefill=on_gpu,
-                # prefixes are shared by whole blocks: on a CPU the default of 128 tokens is longer than most prompts
-                block_size=None if on_gpu else 32,
+                block_size=block_size,
                 load_format=load_format,
                 enable_sleep_mode=enable_sleep_mode and on_gpu,
                 logprobs_mode="processed_logprobs",
