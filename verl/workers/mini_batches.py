@@ -1,0 +1,208 @@
+"""The update loop that actor and critic share: mini-batches, micro-batches, one optimizer step each.
+
+Every rank holds its share of every mini-batch; shares differ in size and may be empty. Losses are normalised by counts of
+the WHOLE mini-batch, so gradients and metrics are sums over micro-batches and ranks, however the rows were cut.
+"""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from verl.protocol import DataProto
+from verl.utils.fsdp_utils import accumulate_gradients, clip_grad_norm
+from verl.workers.micro_batch import (
+    BatchLimits,
+    MicroBatch,
+    check_right_padded,
+    empty_micro_batch,
+    make_micro_batch,
+    most_over_ranks,
+    needed_lengths,
+    split_rows,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MiniBatch:
+    """This rank's share of one mini-batch, and what it must know of the whole.
+
+    Attributes:
+        groups: rows of the batch, a list a micro-batch.
+        forwards: micro-batches that every rank runs (those of the busiest).
+        tokens, sequences: trained tokens, and sequences with at least one, over all ranks.
+    """
+
+    index: int
+    groups: list[list[int]]
+    forwards: int
+    tokens: int
+    sequences: int
+
+
+class UpdateMetrics:
+    """Metrics of an update: sums of global shares (averaged over the optimizer steps), totals and maxima."""
+
+    def __init__(self):
+        self.shares: dict[str, float] = {}
+        self.totals: dict[str, float] = {}
+        self.maxima: dict[str, float] = {}
+
+    def share(self, name: str, value: torch.Tensor | float) -> None:
+        """Add one micro-batch's part of a mean over a mini-batch; the parts of all ranks add up to the mean."""
+        self.shares[name] = self.shares.get(name, 0.0) + float(value)
+
+    def total(self, name: str, value: torch.Tensor | float) -> None:
+        """Add to a sum over everything."""
+        self.totals[name] = self.totals.get(name, 0.0) + float(value)
+
+    def maximum(self, name: str, value: torch.Tensor | float) -> None:
+        """Keep the largest value seen anywhere."""
+        self.maxima[name] = max(self.maxima.get(name, -math.inf), float(value))
+
+    def over_ranks(self, steps: int) -> dict[str, float]:
+        """The global metrics, the same on every rank; all ranks call it together."""
+        everyone = [(self.shares, self.totals, self.maxima)]
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            mine, everyone = everyone[0], [None] * dist.get_world_size()
+            dist.all_gather_object(everyone, mine)
+        merged = UpdateMetrics()
+        for shares, totals, maxima in everyone:
+            for name, value in shares.items():
+                merged.share(name, value / max(steps, 1))
+            for name, value in totals.items():
+                merged.total(name, value)
+            for name, value in maxima.items():
+                merged.maximum(name, value)
+        return {**merged.shares, **merged.totals, **merged.maxima}
+
+
+def plan_mini_batches(data: DataProto, limits: BatchLimits, device: torch.device) -> list[MiniBatch]:
+    """Cut this rank's rows into mini-batches and those into micro-batches. All ranks call it together.
+
+    Args:
+        data: `response_mask` (B, T-1); `mini_batch` (B,) int, which mini-batch a row belongs to (all rows one where absent);
+            `meta_info["num_mini_batches"]`, where a rank may lack rows of the last.
+    """
+    mask = data.batch["response_mask"].bool()
+    check_right_padded(data.batch["attention_mask"])
+    if "mini_batch" in data.batch.keys():
+        belongs = data.batch["mini_batch"].long()
+    elif "mini_batch" in data.non_tensor_batch:
+        belongs = torch.as_tensor(data.non_tensor_batch["mini_batch"].astype("int64"))
+    else:
+        belongs = torch.zeros(len(mask), dtype=torch.long)
+    highest = int(belongs.max()) + 1 if len(belongs) else 0
+    count = data.meta_info.get("num_mini_batches") or most_over_ranks([highest], device)[0]
+    if highest > count:
+        raise ValueError(f"mini_batch {highest - 1} in a batch whose meta_info says num_mini_batches={count}")
+
+    lengths = needed_lengths(mask)
+    groups = []
+    for index in range(count):
+        rows = (belongs == index).nonzero().flatten().tolist()
+        groups.append([[rows[i] for i in group] for group in split_rows(lengths[rows].tolist(), limits)])
+    trained = mask.sum(dim=1)
+    counts = torch.zeros(2, count, dtype=torch.long)
+    counts[0].index_add_(0, belongs, trained)
+    counts[1].index_add_(0, belongs, (trained > 0).long())
+    counts = counts.to(device)
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(counts)
+    forwards = most_over_ranks([len(group) for group in groups], device)
+    tokens, sequences = counts.tolist()
+    return [MiniBatch(i, groups[i], forwards[i], tokens[i], sequences[i]) for i in range(count) if forwards[i]]
+
+
+def run_update(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: DataProto,
+    loss_of: Callable[[MicroBatch, MiniBatch, UpdateMetrics, bool], torch.Tensor],
+    *,
+    limits: BatchLimits,
+    epochs: int,
+    grad_clip: float,
+    keep_whole: bool,
+    prefix: str,
+    device: torch.device,
+) -> dict[str, float]:
+    """Run every mini-batch of `data` `epochs` times, with one optimizer step each. All ranks call it together.
+
+    Args:
+        loss_of: (micro-batch, its mini-batch, metrics to add to, whether no step was taken yet) -> scalar, this micro-batch's
+            share of the mini-batch's loss. For a micro-batch without rows it must still run the forward and return a
+            zero that reaches every parameter.
+        keep_whole: whole parameters and gradients stay on every rank between micro-batches.
+        prefix: "actor" or "critic", for `<prefix>/grad_norm` and `<prefix>/skipped_steps`.
+
+    A step whose gradient norm is not finite is left out, warned of and counted.
+    """
+    plans = plan_mini_batches(data, limits, device)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    selected = data.batch["response_mask"].bool()
+    metrics, steps, norms, skipped = UpdateMetrics(), 0, [], 0
+    module.train()
+    for _ in range(epochs):
+        for mini in plans:
+            optimizer.zero_grad(set_to_none=True)
+            for index in range(mini.forwards):
+                if keep_whole:
+                    accumulate_gradients(module, is_last=index == mini.forwards - 1)
+                if index < len(mini.groups):
+                    micro = make_micro_batch(data.batch["input_ids"], selected, mini.groups[index], limits.packed, device)
+                else:
+                    micro = empty_micro_batch(limits.packed, device)
+                loss_of(micro, mini, metrics, steps == 0).backward()
+                metrics.total("perf/tokens_real", micro.real_tokens)
+                metrics.total("perf/tokens_computed", micro.computed_tokens)
+            norm = clip_grad_norm(parameters, grad_clip)
+            steps += 1
+            norms.append(norm)
+            if math.isfinite(norm):
+                optimizer.step()
+            else:
+                skipped += 1
+                logger.warning("%s: gradient norm is %s, this optimizer step is skipped", prefix, norm)
+    optimizer.zero_grad(set_to_none=True)
+    result = metrics.over_ranks(steps)
+    result[f"{prefix}/grad_norm"] = sum(norms) / max(steps, 1)
+    result[f"{prefix}/skipped_steps"] = float(skipped)
+    return result
+
+
+@torch.no_grad()
+def run_forward(
+    module: nn.Module,
+    input_ids: torch.Tensor,
+    selected: torch.Tensor,
+    forward: Callable[[MicroBatch], tuple[torch.Tensor | None, ...]],
+    limits: BatchLimits,
+    device: torch.device,
+) -> tuple[torch.Tensor | None, ...]:
+    """Values at the selected positions of a batch, in matrices (B, T-1) on the CPU, zero elsewhere.
+
+    Args:
+        forward: micro-batch -> tensors (n,) at its selected positions. All ranks call it equally often.
+    """
+    groups = split_rows(needed_lengths(selected).tolist(), limits)
+    module.eval()
+    results: list[torch.Tensor | None] | None = None
+    for index in range(most_over_ranks([len(groups)], device)[0]):
+        if index >= len(groups):
+            forward(empty_micro_batch(limits.packed, device))
+            continue
+        micro = make_micro_batch(input_ids, selected, groups[index], limits.packed, device)
+        values = forward(micro)
+        if results is None:
+            results = [None if value is None else torch.zeros(selected.shape) for value in values]
+        for result, value in zip(results, values, strict=True):
+            if result is not None:
+                result[micro.rows, : micro.width] = micro.to_matrix(value).cpu()
+    return tuple(results) if results is not None else ()
