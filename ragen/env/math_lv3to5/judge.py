@@ -1,0 +1,178 @@
+"""Is an answer right? math-verify under a time limit, in processes that can be killed.
+
+math-verify can run for minutes on a hostile answer (``9^{9^{9}}``), and its own limit is SIGALRM, which
+works on the main thread only. So comparisons run in a few worker processes (``judge_worker.py``);
+one that exceeds its time is killed, and the answer counts as wrong. Answers that are the same text,
+or both whole numbers or fractions, are settled here and start no process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import re
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_WORKER = Path(__file__).with_name("judge_worker.py")
+_START_LIMIT = 120.0  # seconds for a worker to import sympy on a busy machine
+_MAX_CHARS = 20_000  # a longer answer is no answer; math-verify's regular expressions are superlinear
+
+_RATIONAL = re.compile(r"([+-]?\d{1,400})(?:\s*/\s*(\d{1,400}))?|([+-]?)\\d?frac\{(-?\d{1,400})\}\{(\d{1,400})\}")
+_WRAPPERS = (re.compile(r"^\$+(.*?)\$+$", re.S), re.compile(r"^\\boxed\{([^{}]*)\}$"), re.compile(r"^\\\((.*)\\\)$", re.S))
+_SPACING = re.compile(r"\\[!,;:]|\\left(?![a-z])|\\right(?![a-z])|(?<!\d)\s+|\s+(?!\d)")  # "1 1/2" is not "11/2"
+
+
+def judge(gold: str, pred: str, timeout: float = 5.0) -> bool:
+    """Whether ``pred`` says the same as ``gold`` (LaTeX or plain text, ``\\boxed{}`` allowed in both).
+
+    ``timeout``: seconds for the comparison; an undecided one is ``False`` and logged. Safe to call
+    from any thread.
+    """
+    quick = exact_verdict(gold, pred)
+    return _pool().compare(gold, pred, timeout) if quick is None else quick
+
+
+def judge_many(pairs: Sequence[tuple[str, str]], timeout: float = 5.0) -> list[bool]:
+    """:func:`judge` of every (gold, pred), several at a time."""
+    with ThreadPoolExecutor(max_workers=JudgePool.SIZE) as threads:
+        return list(threads.map(lambda pair: judge(*pair, timeout), pairs))
+
+
+def exact_verdict(gold: str, pred: str) -> bool | None:
+    """The verdict where none but exact means are needed, else ``None``: equal texts (spacing, case,
+    dollar signs, ``\\text`` aside) are right, two whole numbers or fractions are compared as such, and
+    an empty or overlong answer is wrong."""
+    if not pred.strip() or len(pred) > _MAX_CHARS:
+        return False
+    left, right = _bare(gold), _bare(pred)
+    if left and left == right:
+        return True
+    a, b = _rational(left), _rational(right)
+    return None if a is None or b is None else a == b
+
+
+def _bare(text: str) -> str:
+    text = text.strip().rstrip(".").replace("\\$", "")
+    for wrapper in _WRAPPERS:
+        match = wrapper.match(text)
+        text = match[1].strip() if match else text
+    text = re.sub(r"\\(?:text|mathrm|textbf|mbox)\{([^{}]*)\}", r"\1", text)
+    return _SPACING.sub("", text.replace("dfrac", "frac").replace("tfrac", "frac")).rstrip(".").casefold()
+
+
+def _rational(text: str) -> Fraction | None:
+    match = _RATIONAL.fullmatch(text)
+    if not match:
+        return None
+    top, bottom = (match[1], match[2] or "1") if match[1] else (match[3] + match[4], match[5])
+    if top.startswith(("--", "+-")) or int(bottom) == 0:
+        return None
+    return Fraction(int(top), int(bottom))
+
+
+class _Worker:
+    """One process that compares, one pair at a time."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", str(_WORKER)],  # -P: this folder's config.py must shadow nobody's
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        self._buffer = b""
+        if self._read_line(_START_LIMIT) is None:
+            self.kill()
+            raise RuntimeError(
+                f"the math judge did not start within {_START_LIMIT:.0f} s: check that `import math_verify` works in {sys.executable}"
+            )
+
+    def ask(self, gold: str, pred: str, timeout: float) -> bool | None:
+        """The verdict; ``None`` if it took too long or the process died."""
+        try:
+            self.process.stdin.write(json.dumps([gold, pred]).encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return None
+        line = self._read_line(timeout)
+        return None if line is None else line == b"1"
+
+    def _read_line(self, timeout: float) -> bytes | None:
+        fd, deadline = self.process.stdout.fileno(), time.monotonic() + timeout
+        while b"\n" not in self._buffer:
+            ready, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
+            chunk = os.read(fd, 4096) if ready else b""
+            if not chunk:  # out of time, or the process is gone
+                return None
+            self._buffer += chunk
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        return line
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+
+class JudgePool:
+    """Up to :attr:`SIZE` workers, started when needed, replaced when killed. ``undecided`` counts
+    comparisons that ran out of time or killed their worker."""
+
+    SIZE = 2
+
+    def __init__(self) -> None:
+        self.undecided = 0
+        self._idle: list[_Worker] = []
+        self._lock, self._room = threading.Lock(), threading.Semaphore(self.SIZE)
+
+    def compare(self, gold: str, pred: str, timeout: float) -> bool:
+        with self._room:
+            with self._lock:
+                worker = self._idle.pop() if self._idle else None
+            worker = worker or _Worker()
+            verdict = None
+            try:
+                verdict = worker.ask(gold, pred, timeout)
+            finally:  # also when interrupted: a worker with a reply still to come must not be used again
+                if verdict is None:
+                    worker.kill()
+                else:
+                    with self._lock:
+                        self._idle.append(worker)
+            if verdict is None:
+                with self._lock:
+                    self.undecided += 1
+                logger.warning("math judge: undecided after %.1f s, counted as wrong: %.80r against %.80r", timeout, pred, gold)
+            return bool(verdict)
+
+    def close(self) -> None:
+        with self._lock:
+            workers, self._idle = self._idle, []
+        for worker in workers:
+            worker.kill()
+
+
+_pools: dict[int, JudgePool] = {}
+_pools_lock = threading.Lock()
+
+
+def _pool() -> JudgePool:
+    """This process's pool; a forked child must not share its parent's pipes, hence by process id."""
+    with _pools_lock:
+        if os.getpid() not in _pools:
+            _pools.clear()
+            _pools[os.getpid()] = JudgePool()
+            atexit.register(_pools[os.getpid()].close)
+        return _pools[os.getpid()]
