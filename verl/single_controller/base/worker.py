@@ -1,0 +1,105 @@
+"""A worker: one process of a group, with a rank."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from verl.single_controller.base.decorator import Dispatch, Execute, register
+
+#: where rendezvous ports are looked for: below Linux's ephemeral range (32768 up), from which every
+#: outgoing connection takes its port, and above the ports that Ray gives its workers (10002-19999)
+_PORTS = (20000, 32000)
+
+
+def get_free_port() -> int:
+    """A TCP port of this node that nobody listens on now.
+
+    The ports that the kernel itself hands out are avoided: between the choice and its use any new
+    connection could take one of those.
+    """
+    rng = random.SystemRandom()  # not the global generator: its state belongs to the run
+    for _ in range(200):
+        port = rng.randrange(*_PORTS)
+        with socket.socket() as sock:
+            try:
+                sock.bind(("", port))
+                return port
+            except OSError:
+                continue
+    raise OSError(f"no free port found between {_PORTS[0]} and {_PORTS[1]}")
+
+
+class Worker:
+    """Base of all workers. A worker group sets the environment before the process starts: ``RANK``,
+    ``WORLD_SIZE``, ``LOCAL_RANK``, ``LOCAL_WORLD_SIZE``, ``MASTER_ADDR``, ``MASTER_PORT``, so that
+    ``torch.distributed.init_process_group()`` needs no arguments. Outside a group (a unit test) a
+    worker is rank 0 of 1.
+
+    With GPUs each process sees one device, so ``LOCAL_RANK`` (which libraries use as device index) is 0;
+    the position on the node is then ``RAY_LOCAL_RANK``.
+    """
+
+    def __init__(self) -> None:
+        self._rank = int(os.environ.get("RANK", 0))
+        self._world_size = int(os.environ.get("WORLD_SIZE", 1))
+        self._local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        self._local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        if "MASTER_PORT" not in os.environ:
+            os.environ["MASTER_PORT"] = str(get_free_port())
+        #: workers that share this process, by role; filled in by create_colocated_worker_cls
+        self.fused_worker_dict: dict[str, Worker] = {}
+
+    @property
+    def rank(self) -> int:
+        return self._rank
+
+    @property
+    def world_size(self) -> int:
+        return self._world_size
+
+    @property
+    def local_rank(self) -> int:
+        return self._local_rank
+
+    @property
+    def local_world_size(self) -> int:
+        return self._local_world_size
+
+    def get_master_addr_port(self) -> tuple[str, str]:
+        """Rendezvous of the group, as in the environment."""
+        return os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+
+    def get_availale_master_addr_port(self) -> tuple[str, str]:
+        """This node's IP and a free port on it (VeRL's spelling)."""
+        return self._get_node_ip(), str(self._get_free_port())
+
+    def get_cuda_visible_devices(self) -> str:
+        return os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+
+    def get_fused_worker_by_name(self, worker_name: str) -> Worker | None:
+        """The worker of that role in this process, if there is one."""
+        return self.fused_worker_dict.get(worker_name)
+
+    def _get_node_ip(self) -> str:
+        return os.environ.get("RAY_NODE_IP") or os.environ["MASTER_ADDR"]
+
+    def _get_free_port(self) -> int:
+        return get_free_port()
+
+    def _get_pid(self) -> int:
+        return os.getpid()
+
+    @register(dispatch_mode=Dispatch.DP_COMPUTE_PROTO_WITH_FUNC)
+    def execute_with_func_generator(self, func: Callable, *args: Any, **kwargs: Any) -> Any:
+        """``func(worker, *chunks)`` on every rank, on its chunk of the DataProtos."""
+        return func(self, *args, **kwargs)
+
+    @register(dispatch_mode=Dispatch.ALL_TO_ALL, execute_mode=Execute.RANK_ZERO)
+    def execute_func_rank_zero(self, func: Callable, *args: Any, **kwargs: Any) -> Any:
+        """``func(*args)`` on rank 0."""
+        return func(*args, **kwargs)

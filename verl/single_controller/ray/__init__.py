@@ -1,0 +1,15 @@
+"""Worker groups whose processes are Ray actors."""
+
+from verl.single_controller.base.errors import WorkerDied, WorkerError
+from verl.single_controller.ray.colocated import create_colocated_worker_cls
+from verl.single_controller.ray.resource_pool import RayClassWithInitArgs, RayResourcePool
+from verl.single_controller.ray.worker_group import RayWorkerGroup
+
+__all__ = [
+    "RayClassWithInitArgs",
+    "RayResourcePool",
+    "RayWorkerGroup",
+    "WorkerDied",
+    "WorkerError",
+    "create_colocated_worker_cls",
+]

@@ -1,0 +1,146 @@
+"""Waiting for workers without ever hanging on a dead one.
+
+When a rank dies, the others may sit in a collective for ever (gloo has no way to know), so waiting for
+all results would hang. Here the first reference that fails ends the wait, and the state that Ray
+keeps of every actor is polled besides.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+
+from verl.single_controller.base.errors import WorkerDied, worker_error
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 1.0
+#: a death elsewhere often shows first as a peer's broken connection: so long we look for the dead one
+#: before the peer is blamed
+GRACE_S = 3.0
+
+_DEATHS = (RayActorError, WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError)
+
+
+def actor_info(worker: Any) -> dict[str, Any]:
+    """Ray's record of an actor: ``State``, ``Pid``, ``Address``, ``DeathCause``. The public state API has
+    it too, but only where the dashboard runs."""
+    return ray._private.state.actors(worker._actor_id.hex())
+
+
+def is_dead(worker: Any) -> bool:
+    return actor_info(worker).get("State") == "DEAD"
+
+
+def describe_death(worker: Any, rank: int, method: str, error: BaseException | None = None) -> WorkerDied:
+    """The exception that names the dead worker."""
+    info = actor_info(worker)
+    cause = _death_cause(info) or (str(error).strip() if error else "") or "Ray gives no cause"
+    address = info.get("Address", {})
+    return WorkerDied(
+        rank=rank, node=address.get("IPAddress") or "unknown", pid=info.get("Pid") or None, method=method, cause=cause
+    )
+
+
+def _death_cause(info: dict[str, Any]) -> str:
+    context = info.get("DeathCause")
+    if context is None or not context.HasField("actor_died_error_context"):
+        return ""
+    return context.actor_died_error_context.error_message.strip()
+
+
+def gather(workers: Sequence[Any], refs: list[Any], method: str, timeout_s: float | None = None) -> list[Any]:
+    """Values of ``refs``, where ``refs[i]`` is a call on ``workers[i]``.
+
+    Raises :class:`WorkerDied` for a dead worker, :class:`~verl.single_controller.base.errors.WorkerError`
+    for one whose method raised, ``TimeoutError`` after ``timeout_s`` seconds (default: wait for ever).
+    """
+    pending = {ref: rank for rank, ref in enumerate(refs)}
+    values: list[Any] = [None] * len(refs)
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while pending:
+        ready, _ = ray.wait(list(pending), num_returns=1, timeout=POLL_S)
+        for ref in ready:
+            rank = pending.pop(ref)
+            try:
+                values[rank] = ray.get(ref)
+            except RayTaskError as error:
+                raise _blame(workers, list(pending), rank, method, error) from error
+            except _DEATHS as error:
+                if getattr(error, "actor_init_failed", False):
+                    raise worker_error(error, rank, "__init__") from error
+                raise describe_death(workers[rank], rank, method, error) from error
+        if not ready:
+            for rank in pending.values():
+                if is_dead(workers[rank]):
+                    raise describe_death(workers[rank], rank, method)
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"ranks {sorted(pending.values())} did not finish {method!r} within {timeout_s:g} s")
+    return values
+
+
+def _blame(workers: Sequence[Any], pending: list[Any], rank: int, method: str, error: RayTaskError) -> Exception:
+    """Whose fault is it that ``rank`` raised? A worker's that died, if there is one; else its own."""
+    deadline = time.monotonic() + GRACE_S
+    while True:
+        # a peer that is dead or has finished needs no more watching
+        settled = not pending or not ray.wait(pending, num_returns=len(pending), timeout=0.1)[1]
+        for other, worker in enumerate(workers):
+            if is_dead(worker):
+                return describe_death(worker, other, method)
+        if settled or time.monotonic() > deadline:
+            return worker_error(error.cause, rank, method, str(error))
+
+
+def kill_all(workers: Sequence[Any], timeout_s: float = 15.0) -> None:
+    """Kill the workers and wait until they are gone, so that their ports, names and device memory are
+    free. One stuck in native code is ended by SIGKILL if it runs on this node."""
+    processes = [_local_process(worker) for worker in workers]
+    for worker in workers:
+        ray.kill(worker, no_restart=True)
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if all(is_dead(worker) for worker in workers) and not any(_runs(process) for process in processes):
+            return
+        time.sleep(0.05)
+    for process in processes:
+        if _runs(process):
+            logger.warning("worker process %d did not end by itself: SIGKILL", process[0])
+            os.kill(process[0], signal.SIGKILL)
+
+
+def _local_process(worker: Any) -> tuple[int, str] | None:
+    """``(pid, start time)`` of a worker on this node; the start time tells it from a later process
+    that was given the same pid."""
+    info = actor_info(worker)
+    if not info.get("Pid") or info["Address"]["NodeID"] != ray.get_runtime_context().get_node_id():
+        return None
+    started = _start_time(info["Pid"])
+    return None if started is None else (info["Pid"], started)
+
+
+def _start_time(pid: int) -> str | None:
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            fields = f.read().rsplit(")", 1)[1].split()  # the command's name may hold spaces
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] == "Z" else fields[19]  # a zombie has ended
+
+
+def _runs(process: tuple[int, str] | None) -> bool:
+    return process is not None and _start_time(process[0]) == process[1]

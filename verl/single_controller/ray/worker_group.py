@@ -1,0 +1,269 @@
+"""RayWorkerGroup: starts one actor a rank and calls them together."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from tensordict import TensorDict
+
+from verl.protocol import DataProto
+from verl.single_controller.base import WorkerGroup
+from verl.single_controller.ray import liveness
+from verl.single_controller.ray.resource_pool import (
+    RayClassWithInitArgs,
+    RayResourcePool,
+    bundle_node,
+    free_address,
+)
+
+#: set by the group for every worker; ``worker_env`` must leave them alone
+_GROUP_ENV = (
+    "WORLD_SIZE",
+    "RANK",
+    "LOCAL_WORLD_SIZE",
+    "LOCAL_RANK",
+    "RAY_LOCAL_WORLD_SIZE",
+    "RAY_LOCAL_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "WG_PREFIX",
+    "WG_BACKEND",
+)
+
+
+class RayWorkerGroup(WorkerGroup):
+    """A worker on every process of the pool, called as one object.
+
+    Args:
+        resource_pool: where to run.
+        ray_cls_with_init: what to run.
+        bin_pack: whether all processes of one entry of the pool must be on one node.
+        name_prefix: prefix of the actors' names (``PREFIX + CLASS_NODE:LOCAL_RANK``), by default random.
+        detached: the workers outlive the driver.
+        worker_names, worker_handles: attach to workers that run already (then without a pool).
+        ray_wait_register_center_timeout: seconds within which all workers must have been built.
+        worker_env: further environment variables. ``OMP_NUM_THREADS`` (default: the pool's CPUs a
+            process) and ``OMP_WAIT_POLICY`` (default PASSIVE: idle threads that spin would slow the other
+            ranks of a node down many times) may be set here; they take effect because they are there
+            before torch is imported.
+        device_name: ``"cpu"`` takes no share of the pool's GPUs; ``"cuda"`` requires that it has some.
+
+    The constructor returns once every worker is built. Calls raise
+    :class:`~verl.single_controller.base.errors.WorkerDied` or ``WorkerError``, never hang on a dead worker; after a
+    death :meth:`kill` the group and build it anew.
+    """
+
+    def __init__(
+        self,
+        resource_pool: RayResourcePool | None = None,
+        ray_cls_with_init: RayClassWithInitArgs | None = None,
+        bin_pack: bool = True,
+        name_prefix: str | None = None,
+        detached: bool = False,
+        worker_names: list[str] | None = None,
+        worker_handles: list[Any] | None = None,
+        ray_wait_register_center_timeout: float = 300.0,
+        worker_env: dict[str, str] | None = None,
+        device_name: str | None = None,
+    ) -> None:
+        super().__init__(resource_pool)
+        self.ray_cls_with_init = ray_cls_with_init
+        self.name_prefix = secrets.token_hex(3) if name_prefix is None else name_prefix
+        self.master_address: str | None = None
+        self.master_port: str | None = None
+        self._remote_prefix = ""
+        if resource_pool is None:
+            if not worker_handles and not worker_names:
+                raise ValueError("a worker group needs a resource_pool, or workers to attach to")
+            self._worker_names = list(worker_names or [])
+            # handles of our own: those that get_actor returns do not keep an actor alive
+            self._workers = list(worker_handles or [ray.get_actor(name) for name in worker_names])
+        else:
+            if ray_cls_with_init is None:
+                raise ValueError("a worker group on a resource_pool needs ray_cls_with_init")
+            self._check_env(worker_env or {})
+            self._start(bin_pack, detached, worker_env or {}, _takes_gpu(device_name, resource_pool))
+            self._await_ready(ray_wait_register_center_timeout)
+        if ray_cls_with_init is not None:
+            self._bind_worker_method(ray_cls_with_init.raw_cls)
+
+    # -- starting -------------------------------------------------------------------------------
+
+    @staticmethod
+    def _check_env(worker_env: dict[str, str]) -> None:
+        taken = sorted(set(worker_env) & set(_GROUP_ENV))
+        if taken:
+            raise ValueError(f"worker_env must not set {taken}: the worker group sets them itself")
+
+    def _start(self, bin_pack: bool, detached: bool, worker_env: dict[str, str], use_gpu: bool) -> None:
+        pool = self.resource_pool
+        groups = pool.get_placement_groups(strategy="STRICT_PACK" if bin_pack else "PACK")
+        self.master_address, self.master_port = free_address(bundle_node(groups[0], 0))
+        base_env = {
+            "OMP_NUM_THREADS": str(pool.threads_per_process),
+            "OMP_WAIT_POLICY": "PASSIVE",
+            **{key: str(value) for key, value in worker_env.items()},
+            "WORLD_SIZE": str(pool.world_size),
+            "MASTER_ADDR": self.master_address,
+            "MASTER_PORT": self.master_port,
+            "WG_PREFIX": self.name_prefix,
+            "WG_BACKEND": "ray",
+        }
+        for node, group in enumerate(groups):
+            for local_rank in range(group.bundle_count):
+                rank = len(self._workers)
+                # with one visible device each, the device index that libraries read from LOCAL_RANK is 0
+                local = (0, 1) if use_gpu else (local_rank, group.bundle_count)
+                env = {
+                    **base_env,
+                    "RANK": str(rank),
+                    "LOCAL_RANK": str(local[0]),
+                    "LOCAL_WORLD_SIZE": str(local[1]),
+                    "RAY_LOCAL_RANK": str(local_rank),
+                    "RAY_LOCAL_WORLD_SIZE": str(group.bundle_count),
+                }
+                name = f"{self.name_prefix}{self.ray_cls_with_init.raw_cls.__name__}_{node}:{local_rank}"
+                options: dict[str, Any] = {"name": name, "runtime_env": {"env_vars": env}}
+                if detached:
+                    options["lifetime"] = "detached"
+                share = 1 / pool.max_colocate_count
+                worker = self.ray_cls_with_init(group, local_rank, use_gpu=use_gpu, num_gpus=share, options=options)
+                self._workers.append(worker)
+                self._worker_names.append(name)
+
+    def _await_ready(self, timeout_s: float) -> None:
+        refs = [worker.__ray_ready__.remote() for worker in self._workers]
+        try:
+            liveness.gather(self._workers, refs, "__init__", timeout_s)
+        except TimeoutError as error:
+            states = [liveness.actor_info(worker).get("State") for worker in self._workers]
+            self.kill()
+            raise TimeoutError(
+                f"{error}. Actor states by rank: {states}. PENDING_CREATION means that Ray found no room (more than "
+                f"max_colocate_count={self.resource_pool.max_colocate_count} groups on one pool?), ALIVE that __init__ is "
+                "still running (raise ray_wait_register_center_timeout)."
+            ) from None
+        except Exception:
+            self.kill()
+            raise
+
+    @classmethod
+    def from_detached(
+        cls,
+        name_prefix: str | None = None,
+        worker_names: list[str] | None = None,
+        worker_handles: list[Any] | None = None,
+        ray_cls_with_init: RayClassWithInitArgs | None = None,
+    ) -> RayWorkerGroup:
+        """A group over workers that run already."""
+        return cls(
+            ray_cls_with_init=ray_cls_with_init,
+            name_prefix=name_prefix,
+            worker_names=worker_names,
+            worker_handles=worker_handles,
+        )
+
+    def spawn(self, prefix_set: Iterable[str]) -> dict[str, RayWorkerGroup]:
+        """One group for each role of a colocated class, all over the same workers, with the methods of
+        that role under their own names."""
+        roles = self.ray_cls_with_init.role_classes
+        unknown = sorted(set(prefix_set) - set(roles))
+        if unknown:
+            raise ValueError(f"spawn: no colocated role {unknown}; the group has {sorted(roles)}")
+        spawned = {}
+        for role in prefix_set:
+            group = self.from_detached(self.name_prefix, self._worker_names, self._workers)
+            group.ray_cls_with_init = self.ray_cls_with_init
+            group.resource_pool = self.resource_pool
+            group.master_address, group.master_port = self.master_address, self.master_port
+            group._bind_worker_method(roles[role], remote_prefix=f"{role}_")
+            spawned[role] = group
+        return spawned
+
+    # -- executing ------------------------------------------------------------------------------
+
+    def execute_all_async(self, method_name: str, *args: Any, **kwargs: Any) -> list[Any]:
+        """Start the method on every rank; returns object references by rank.
+
+        If every argument is a list of ``world_size`` entries, each rank gets its entry; otherwise every
+        rank gets all arguments as they are.
+        """
+        n = self.world_size
+        values = [*args, *kwargs.values()]
+        if not all(isinstance(value, list) and len(value) == n for value in values):
+            args, kwargs = tuple([a] * n for a in args), {k: [v] * n for k, v in kwargs.items()}
+        args, kwargs = tuple(_shared(a) for a in args), {k: _shared(v) for k, v in kwargs.items()}
+        return [
+            getattr(worker, method_name).remote(*(a[rank] for a in args), **{k: v[rank] for k, v in kwargs.items()})
+            for rank, worker in enumerate(self._workers)
+        ]
+
+    def execute_all_sync(self, method_name: str, *args: Any, **kwargs: Any) -> list[Any]:
+        """As :meth:`execute_all_async`, and wait for the values."""
+        return self.gather(self.execute_all_async(method_name, *args, **kwargs), method_name)
+
+    def execute_all(self, method_name: str, *args: Any, **kwargs: Any) -> list[Any]:
+        """The same as :meth:`execute_all_async`."""
+        return self.execute_all_async(method_name, *args, **kwargs)
+
+    def execute_rank_zero_async(self, method_name: str, *args: Any, **kwargs: Any) -> Any:
+        """Start the method on rank 0; returns an object reference."""
+        return getattr(self._workers[0], method_name).remote(*args, **kwargs)
+
+    def execute_rank_zero_sync(self, method_name: str, *args: Any, **kwargs: Any) -> Any:
+        """As :meth:`execute_rank_zero_async`, and wait for the value."""
+        return self.gather([self.execute_rank_zero_async(method_name, *args, **kwargs)], method_name)[0]
+
+    def execute_rank_zero(self, method_name: str, *args: Any, **kwargs: Any) -> Any:
+        """The same as :meth:`execute_rank_zero_async`."""
+        return self.execute_rank_zero_async(method_name, *args, **kwargs)
+
+    def gather(self, refs: list[Any], method_name: str = "a non-blocking call") -> list[Any]:
+        """Values of object references, one a rank from rank 0 on, with a dead or failing worker named
+        (``ray.get`` would wait for ever where the others are stuck)."""
+        return liveness.gather(self._workers, refs, method_name)
+
+    def is_ref(self, value: Any) -> bool:
+        return isinstance(value, ray.ObjectRef)
+
+    # -- life and death -------------------------------------------------------------------------
+
+    def _is_worker_alive(self, worker: Any) -> bool:
+        return liveness.actor_info(worker).get("State") == "ALIVE"
+
+    def dead_ranks(self) -> list[int]:
+        """Ranks whose process is gone."""
+        return [rank for rank, worker in enumerate(self._workers) if liveness.is_dead(worker)]
+
+    def kill(self) -> None:
+        """End all workers, also such as hang in a collective, and wait until they are gone. The pool's
+        reservation stays, so that a new group can be built on it."""
+        liveness.kill_all(self._workers)
+
+    def shutdown(self) -> None:
+        """:meth:`kill`, and give the pool's reservation back."""
+        self.kill()
+        if self.resource_pool is not None:
+            self.resource_pool.release()
+
+
+def _takes_gpu(device_name: str | None, pool: RayResourcePool) -> bool:
+    if device_name not in (None, "cpu", "cuda"):
+        raise ValueError(f"device_name must be 'cpu' or 'cuda', got {device_name!r}")
+    if device_name == "cuda" and not pool.use_gpu:
+        raise ValueError("device_name='cuda' on a RayResourcePool with use_gpu=False: reserve GPUs or use 'cpu'")
+    return pool.use_gpu and device_name != "cpu"
+
+
+def _shared(values: list[Any]) -> list[Any]:
+    """One copy in the object store, where every rank gets the same tensor data."""
+    first = values[0]
+    if len(values) > 1 and isinstance(first, DataProto | TensorDict | torch.Tensor | np.ndarray):
+        if all(value is first for value in values):
+            return [ray.put(first)] * len(values)
+    return values
