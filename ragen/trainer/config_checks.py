@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ragen.env import REGISTERED_ENVS, env_config_class
-from ragen.trainer.plan import groups_per_tag, kept_groups, trained_seats
+from ragen.trainer.plan import kept_groups, rounds, trained_seats
+from ragen.trainer.rollout_filter import RolloutFilterConfig
 from verl.utils.config_check import describe, show
 from verl.utils.verl_keys import CRITIC_ESTIMATORS, GROUP_ESTIMATORS
 
@@ -79,24 +80,30 @@ def check_schedule(config: Config) -> Iterator[str]:
 
 def check_games(config: Config) -> Iterator[str]:
     """``env_type`` and the keys of ``env_config`` against the game's own config class."""
-    for tag in used_tags(config):
-        spec = config["custom_envs"].get(tag)
-        if spec is None:
-            continue  # check_tags says so
-        path = f"custom_envs.{tag}"
-        if "env_type" not in spec:
-            yield f"{path}.env_type is missing: name one of {', '.join(sorted(REGISTERED_ENVS))}"
+    envs, done = config["custom_envs"], set()
+    todo = [tag for tag in used_tags(config) if tag in envs]  # check_tags names the others
+    while todo:
+        tag = todo.pop(0)
+        if tag in done:
+            continue
+        done.add(tag)
+        spec, path = envs[tag], f"custom_envs.{tag}"
+        if spec.get("env_type") not in REGISTERED_ENVS:
+            yield f"{path}.env_type = {show(spec.get('env_type'))}: there is no such game{_nearest(str(spec.get('env_type')), REGISTERED_ENVS)}"
             continue
         base, over = spec.get("env_config") or {}, spec.get("val_env_config") or {}
-        yield from _check_env_config(f"{path}.env_config", spec["env_type"], base)
+        for sub in base.get("base_env_list") or ():
+            if sub in envs:
+                todo.append(sub)
+            else:
+                yield f"{path}.env_config.base_env_list: {sub} is not a tag of custom_envs{_nearest(str(sub), envs)}"
+        yield from _check_env_config(envs, f"{path}.env_config", spec["env_type"], base, base)
         if over:
-            yield from _check_env_config(f"{path}.val_env_config", spec["env_type"], {**base, **over}, named=set(over))
+            yield from _check_env_config(envs, f"{path}.val_env_config", spec["env_type"], {**base, **over}, over)
 
 
-def _check_env_config(path: str, env_type: str, env_config: Config, named: set[str] | None = None) -> Iterator[str]:
-    if env_type not in REGISTERED_ENVS:
-        yield f"{path.rpartition('.')[0]}.env_type = {env_type}: there is no such game{_nearest(env_type, REGISTERED_ENVS)}"
-        return
+def _check_env_config(envs: Config, path: str, env_type: str, env_config: Config, named: Config) -> Iterator[str]:
+    """``named``: the part of ``env_config`` that stands at ``path`` itself."""
     try:
         config_class = env_config_class(env_type)
     except ImportError as error:
@@ -104,15 +111,20 @@ def _check_env_config(path: str, env_type: str, env_config: Config, named: set[s
         return
     known = {f.name for f in dataclasses.fields(config_class)}
     keys = {k: v for k, v in env_config.items() if k != "player_info"}
-    unknown = [k for k in keys if k not in known and (named is None or k in named)]
-    for key in unknown:
-        yield f"{path}.{key} is not a key of {config_class.__name__}{_nearest(key, known | {'player_info'})}"
-    if not unknown:
+    for key in named:
+        if key not in known | {"player_info"}:
+            yield f"{path}.{key} is not a key of {config_class.__name__}{_nearest(key, known | {'player_info'})}"
+    if set(keys) <= known and all(sub in envs for sub in keys.get("base_env_list") or ()):
+        if "base_env_list" in keys:  # as es_manager hands them to the nest
+            keys["base_env_list"] = [
+                {"tag": sub, "env_type": envs[sub].get("env_type"), "env_config": envs[sub].get("env_config") or {}}
+                for sub in keys["base_env_list"]
+            ]
         try:
-            config_class(**{k: v for k, v in keys.items() if k in known})
+            config_class(**keys)
         except (ValueError, TypeError) as error:
             yield f"{path}: {error}"
-    yield from _check_players(path, env_config.get("player_info"))
+    yield from _check_players(path, named.get("player_info"))
 
 
 def _check_players(path: str, player_info: Any) -> Iterator[str]:
@@ -144,31 +156,38 @@ def check_batch(config: Config) -> Iterator[str]:
             f"es_manager.train.group_size = 1: {estimator} compares the members of a group, every advantage would be 0; "
             "use 2 or more (the paper: 16)"
         )
-    yield from _check_filter(rollout)
-    groups = train["env_groups"]
-    if train["env_configs"]["n_groups"] is not None and config["schedule"]["type"] != "cst":
-        groups = sum(train["env_configs"]["n_groups"])
-    kept, _ = kept_groups(rollout, groups)
-    trajectories = kept * size * max((trained_seats(config["custom_envs"].get(t, {})) for t in train["env_configs"]["tags"]), default=1)
-    mini = actor["ppo_mini_batch_size"]
-    if mini > trajectories:
-        yield (
-            f"actor_rollout_ref.actor.ppo_mini_batch_size = {mini} is more than the {trajectories} trajectories of a step "
-            f"({groups} groups, {kept} kept by the filter, {size} members each): use at most {trajectories}, "
-            "or raise env_groups or rollout_filter_ratio"
-        )
+    mini, most = actor["ppo_mini_batch_size"], None
+    for groups in _rounds_if_sound(config):
+        kept, _ = kept_groups(rollout, groups)
+        seats = max(trained_seats(config["custom_envs"], tag) for tag in groups)
+        if mini > kept * size * seats:
+            most = kept * size * seats
+            yield (
+                f"actor_rollout_ref.actor.ppo_mini_batch_size = {mini} is more than the {most} trajectories of a step of "
+                f"{', '.join(groups)} ({sum(groups.values())} groups, {kept} kept by the filter, {size * seats} trajectories each): "
+                f"use at most {most}, or raise env_groups or rollout_filter_ratio"
+            )
     for path, part in (("actor_rollout_ref.actor", actor), ("critic", config["critic"])):
         if not part["use_dynamic_bsz"] and part["ppo_micro_batch_size_per_gpu"] is None:
             yield f"{path}.ppo_micro_batch_size_per_gpu = null: give a number of rows, or set {path}.use_dynamic_bsz=true"
 
 
-def _check_filter(rollout: Config) -> Iterator[str]:
-    ratio, strategy = rollout["rollout_filter_ratio"], rollout["rollout_filter_strategy"]
-    path = "actor_rollout_ref.rollout.rollout_filter_ratio"
-    if strategy == "top_k_abs" and (ratio != int(ratio) or ratio < 1):
-        yield describe(path, ratio, "a whole number of groups under rollout_filter_strategy=top_k_abs")
-    if strategy != "top_k_abs" and ratio > 1:
-        yield describe(path, ratio, f"a share, above 0 and at most 1, under rollout_filter_strategy={strategy}")
+def _rounds_if_sound(config: Config) -> list[dict[str, int]]:
+    """The kinds of step, where tags and filter are in order (other checks say what is not)."""
+    if any(True for check in (check_tags, check_schedule, check_games, check_filter) for _ in check(config)):
+        return []
+    return rounds(config)
+
+
+def check_filter(config: Config) -> Iterator[str]:
+    try:
+        RolloutFilterConfig.from_rollout(config["actor_rollout_ref"]["rollout"])
+    except ValueError as error:
+        yield f"actor_rollout_ref.rollout: {error}"
+    rollout = config["actor_rollout_ref"]["rollout"]
+    value = rollout["rollout_filter_ratio"] if rollout["rollout_filter_value"] is None else rollout["rollout_filter_value"]
+    if rollout["rollout_filter_strategy"] == "top_k_abs" and value != int(value):
+        yield describe("actor_rollout_ref.rollout.rollout_filter_value", value, "a whole number of groups under top_k_abs")
 
 
 def check_ranks(config: Config) -> Iterator[str]:
@@ -249,7 +268,7 @@ def check_resume(config: Config) -> Iterator[str]:
 
 
 CHECKS = (
-    check_tags, check_schedule, check_games, check_batch, check_ranks, check_lengths, check_algorithm, check_resume,
+    check_tags, check_schedule, check_games, check_filter, check_batch, check_ranks, check_lengths, check_algorithm, check_resume,
 )
 
 
@@ -269,6 +288,5 @@ def warnings(config: Config) -> Iterator[str]:
             f"agent_proxy.max_turn x rollout.response_length = {whole} tokens fill max_model_len = {rollout['max_model_len']}: "
             "long trajectories will end as truncated"
         )
-    tags = groups_per_tag(config["es_manager"]["train"]) if config["schedule"]["type"] != "cst" else {}
-    if config["schedule"]["type"] == "mixed" and len(tags) == 1:
+    if config["schedule"]["type"] == "mixed" and len(config["schedule"]["tags"]) == 1:
         yield "schedule.type = mixed with one tag is the same as single"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from verl.utils.config_check import (
-    Absent, Field, KeyTable, boolean, choice, either, integer, list_of, mapping, number, optional, text,
+    Absent, Field, KeyTable, boolean, choice, integer, list_of, mapping, number, optional, text,
 )
 from verl.utils.verl_keys import IMPLEMENTED as VERL_IMPLEMENTED
 from verl.utils.verl_keys_absent import ABSENT as VERL_ABSENT
@@ -67,7 +67,6 @@ ABSENT: dict[str, Absent] = {
     "actor_rollout_ref.actor.grpo_advantage_length_weight": Absent(False, "choose a length weighting with loss_agg_mode"),
     "actor_rollout_ref.actor.micro_batch_size_per_gpu": Absent(None, "set ppo_micro_batch_size_per_gpu"),
     "actor_rollout_ref.rollout.tp_size_check": Absent(True, "tensor_model_parallel_size is always checked"),
-    "actor_rollout_ref.rollout.rollout_filter_value": Absent(None, "set rollout_filter_ratio"),
     "trainer.validation_steps": Absent(1, "validation plays es_manager.val.env_groups groups once"),
     "trainer.local_log_dir": Absent("results/", "a run writes one folder, trainer.default_local_dir"),
     "trainer.generations_to_log_to_wandb.train": Absent(0, "trajectories are in the run's folder"),
@@ -83,13 +82,3 @@ FOREIGN = ("hydra",)
 def key_table() -> KeyTable:
     return KeyTable({**VERL_IMPLEMENTED, **IMPLEMENTED}, {**VERL_ABSENT, **ABSENT})
 
-
-#: an entry of player_info: one of these must be there
-PLAYER_KEYS = {
-    "type": choice("scripted", "remote", "policy"),
-    "name": text(),
-    "model_name": text(),
-    "port": either(integer(low=1), text()),
-    "base_url": text(),
-    "provider": text(),
-}

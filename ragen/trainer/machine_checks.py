@@ -123,7 +123,7 @@ def check_opponents(config: Config) -> Iterator[str]:
     """Opponents that are said to be served on this machine must answer on their port."""
     silent: dict[int, list[str]] = {}
     for tag in used_tags(config):
-        for player in players_of(config["custom_envs"][tag]):
+        for player in players_of(config["custom_envs"], tag):
             port = player.get("port")
             if isinstance(port, int) and not player.get("base_url") and not _answers(port):
                 silent.setdefault(port, []).append(tag)

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ragen.env import env_class
+from ragen.trainer.rollout_filter import RolloutFilterConfig, select_groups
+
 
 @dataclass(frozen=True)
 class TagPlan:
@@ -94,10 +97,11 @@ class ResolvedPlan:
             head = "step         "
             if self.k_list:
                 head = f"steps        {self.k_list[i]} of each {sum(self.k_list)}: "
-            out.append(f"{head}{_tags(step.tags, step.group_size)} = {step.episodes} episodes of at most {self.max_turn} turns")
+            out.append(f"{head}{_tags(step.tags, step.group_size)} = {step.episodes} episodes, max_turn {self.max_turn}")
             out.append(f"update       {_update(step, self)}")
         for tag in dict.fromkeys(t for step in self.steps for t in step.tags):
-            out.append(f"opponents    {tag.tag}: {tag.opponents}")
+            if tag.opponents:
+                out.append(f"opponents    {tag.tag}: {tag.opponents}")
         every = f"every {self.test_freq} steps" if self.test_freq > 0 else "never while training"
         out.append(f"validation   {_tags(self.validation, self.val_group_size)}, {every}")
         save = f"every {self.save_freq} steps" if self.save_freq > 0 else "at the end"
@@ -138,23 +142,30 @@ def groups_per_tag(env: Mapping[str, Any]) -> dict[str, int]:
     return dict(zip(tags, counts, strict=True))
 
 
-def kept_groups(rollout: Mapping[str, Any], groups: int) -> tuple[int, bool]:
-    """How many of ``groups`` the rollout filter keeps, and whether always exactly so many.
+def rounds(config: Mapping[str, Any]) -> list[dict[str, int]]:
+    """What the kinds of step play, tag -> groups: one entry, or one a sub-task under ``cst``."""
+    train = config["es_manager"]["train"]
+    if config["schedule"]["type"] == "cst":
+        return [{tag: train["env_groups"]} for tag in config["schedule"]["tags"]]
+    return [groups_per_tag(train)]
 
-    ``top_k``: the share ``rollout_filter_ratio`` of them, rounded down, at least one.
-    ``top_k_abs``: so many. ``top_p`` and ``min_p`` depend on the scores: up to all.
+
+def kept_groups(rollout: Mapping[str, Any], groups: Mapping[str, int]) -> tuple[int, bool]:
+    """How many of ``groups`` (tag -> number) the rollout filter keeps, and whether always exactly so many.
+
+    Fixed for ``top_k`` and ``top_k_abs`` (``ragen.trainer.rollout_filter``); ``top_p`` and ``min_p`` go by
+    the scores and may keep all of them.
     """
-    ratio, strategy = rollout["rollout_filter_ratio"], rollout["rollout_filter_strategy"]
-    exact = bool(rollout["rollout_filter_include_zero"])
-    if strategy == "top_k":
-        return min(groups, max(1, int(ratio * groups))), exact
-    if strategy == "top_k_abs":
-        return min(groups, int(ratio)), exact
-    return groups, exact and strategy == "top_p" and ratio >= 1
+    rule = RolloutFilterConfig.from_rollout(rollout)
+    fixed = rule.strategy in ("top_k", "top_k_abs") or (rule.strategy == "top_p" and rule.value >= 1)
+    pools = list(groups.values()) if rule.by_tag else [sum(groups.values())]
+    # distinct scores stand for any: a rank-based rule keeps the same number of them
+    kept = sum(len(select_groups(range(1, n + 1), rule)) if fixed else n for n in pools)
+    return kept, fixed and rule.include_zero
 
 
 def describe_players(player_info: Any) -> str:
-    """``player_info`` in a few words; no address, no key."""
+    """``player_info`` in a few words, empty for none; no address, no key."""
     names = []
     for player in player_info or ():
         kind = player.get("type")
@@ -166,28 +177,38 @@ def describe_players(player_info: Any) -> str:
         else:
             where = player.get("provider") or (f"port {player['port']}" if "port" in player else "remote")
             names.append(f"{player.get('model_name')} ({where})")
-    return ", ".join(dict.fromkeys(names)) or "none"
+    return ", ".join(dict.fromkeys(names))
 
 
-def trained_seats(spec: Mapping[str, Any]) -> int:
+def sub_tags(custom_envs: Mapping[str, Any], tag: str) -> list[str]:
+    """The tags of a nest's sub-tasks in order (nests of nests opened up); of a plain game, itself."""
+    nested = ((custom_envs.get(tag) or {}).get("env_config") or {}).get("base_env_list")
+    return [leaf for sub in nested for leaf in sub_tags(custom_envs, sub)] if nested else [tag]
+
+
+def players_of(custom_envs: Mapping[str, Any], tag: str) -> list[Mapping[str, Any]]:
+    """The ``player_info`` entries of a tag; of a nest, those of all its sub-tasks."""
+    leaves = [custom_envs.get(leaf) or {} for leaf in sub_tags(custom_envs, tag)]
+    return [player for spec in leaves for player in (spec.get("env_config") or {}).get("player_info") or ()]
+
+
+def trained_seats(custom_envs: Mapping[str, Any], tag: str) -> int:
     """Trajectories of one episode of a tag: the trained seat's, and one for each seat of self-play."""
-    return 1 + sum(p.get("type") == "policy" and not p.get("checkpoint") for p in players_of(spec))
+    return max(_leaf_seats(custom_envs.get(leaf) or {}) for leaf in sub_tags(custom_envs, tag))
+
+
+def _leaf_seats(spec: Mapping[str, Any]) -> int:
+    players = (spec.get("env_config") or {}).get("player_info") or ()
+    own = [p.get("type") == "policy" and not p.get("checkpoint") for p in players]
+    if not any(own):
+        return 1
+    others = env_class(spec["env_type"]).seats - 1
+    return 1 + sum(own[min(i, len(own) - 1)] for i in range(others))
 
 
 def _tag_plan(config: Mapping[str, Any], tag: str, groups: int) -> TagPlan:
-    spec = config["custom_envs"][tag]
-    return TagPlan(tag, spec["env_type"], groups, describe_players(players_of(spec)), trained_seats(spec))
-
-
-def players_of(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The players of a tag; of a nest, those of its sub-tasks in order."""
-    env_config = spec.get("env_config") or {}
-    nested = env_config.get("base_env_list") or ()
-    own = list(env_config.get("player_info") or ())
-    for task in nested:
-        if isinstance(task, Mapping):
-            own += players_of(task)
-    return own
+    envs = config["custom_envs"]
+    return TagPlan(tag, envs[tag]["env_type"], groups, describe_players(players_of(envs, tag)), trained_seats(envs, tag))
 
 
 def step_plan(config: Mapping[str, Any], groups: Mapping[str, int], ranks: int) -> StepPlan:
@@ -195,8 +216,7 @@ def step_plan(config: Mapping[str, Any], groups: Mapping[str, int], ranks: int) 
     tags = tuple(_tag_plan(config, tag, n) for tag, n in groups.items())
     size = config["es_manager"]["train"]["group_size"]
     actor = config["actor_rollout_ref"]["actor"]
-    total = sum(groups.values())
-    kept, exact = kept_groups(config["actor_rollout_ref"]["rollout"], total)
+    kept, exact = kept_groups(config["actor_rollout_ref"]["rollout"], groups)
     trajectories = kept * size * max(t.seats for t in tags)
     mini = actor["ppo_mini_batch_size"]
     minis = tuple(min(mini, trajectories - i) for i in range(0, trajectories, mini))
@@ -214,9 +234,6 @@ def resolve(config: Mapping[str, Any], device: str, warnings: tuple[str, ...] = 
     env, schedule = config["es_manager"], config["schedule"]
     ranks = trainer["nnodes"] * trainer["n_gpus_per_node"]
     cst = schedule["type"] == "cst"
-    rounds = (
-        [{tag: env["train"]["env_groups"]} for tag in schedule["tags"]] if cst else [groups_per_tag(env["train"])]
-    )
     return ResolvedPlan(
         name=trainer["experiment_name"],
         model_path=config["actor_rollout_ref"]["model"]["path"],
@@ -230,7 +247,7 @@ def resolve(config: Mapping[str, Any], device: str, warnings: tuple[str, ...] = 
         ppo_epochs=config["actor_rollout_ref"]["actor"]["ppo_epochs"],
         schedule=schedule["type"],
         k_list=tuple(schedule["k_list"]) if cst else None,
-        steps=tuple(step_plan(config, groups, ranks) for groups in rounds),
+        steps=tuple(step_plan(config, groups, ranks) for groups in rounds(config)),
         validation=tuple(_tag_plan(config, tag, n) for tag, n in groups_per_tag(env["val"]).items()),
         val_group_size=env["val"]["group_size"],
         total_training_steps=trainer["total_training_steps"],

@@ -144,12 +144,14 @@ class KeyTable:
             node[leaf] = entry
 
     def check(self, config: Mapping[str, Any]) -> Report:
-        """Walk a plain (resolved) configuration; every implemented key must be there."""
+        """Walk a plain (resolved) configuration. Every implemented key must be there, but for those under a ``*``."""
         report = Report()
         self._walk(config, self._tree, "", report)
         return report
 
-    def _walk(self, section: Mapping[str, Any], tree: dict[str, Any], prefix: str, report: Report) -> None:
+    def _walk(
+        self, section: Mapping[str, Any], tree: dict[str, Any], prefix: str, report: Report, all_needed: bool = True
+    ) -> None:
         for name, value in section.items():
             path = f"{prefix}{name}"
             entry = tree.get(str(name), tree.get("*"))
@@ -161,11 +163,11 @@ class KeyTable:
             elif isinstance(entry, Absent):
                 self._check_absent(path, value, entry, report)
             elif isinstance(value, Mapping):
-                self._walk(value, entry, path + ".", report)
+                self._walk(value, entry, path + ".", report, all_needed=all_needed and str(name) in tree)
             else:
                 report.problems.append(describe(path, value, f"a section with the keys {', '.join(sorted(entry))}"))
         for name, entry in tree.items():
-            if name != "*" and name not in section and _has_field(entry):
+            if all_needed and name != "*" and name not in section and _has_field(entry):
                 report.problems.append(f"{prefix}{name} is missing: it was taken out of the configuration, leave it in")
 
     @staticmethod

@@ -50,6 +50,7 @@ _model = {
 _optim = {
     "lr": number(above=0),
     "betas": list_of(number(low=0, below=1), length=2),
+    "eps": number(above=0),
     "weight_decay": number(low=0),
     "lr_warmup_steps": integer(low=0, also=(-1,)),
     "lr_warmup_steps_ratio": _share,
@@ -127,7 +128,6 @@ _rollout = {
     "tensor_model_parallel_size": integer(low=1),
     "gpu_memory_utilization": number(above=0, below=1),
     "kv_cache_memory_bytes": optional(integer(low=1 << 20)),
-    "block_size": optional(Field("one of 8, 16, 32, 64, 128", lambda v: v in (8, 16, 32, 64, 128))),
     "enforce_eager": boolean(),
     "free_cache_engine": boolean(),
     "enable_prefix_caching": boolean(),
@@ -136,13 +136,15 @@ _rollout = {
     **_under("val_kwargs", {**_sampling, "do_sample": boolean()}),
     # RAGEN's, kept under rollout as RAGEN has them
     "rollout_filter_ratio": number(above=0),
+    "rollout_filter_value": optional(number(above=0)),
     "rollout_filter_strategy": choice(*FILTER_STRATEGIES),
-    "rollout_filter_type": choice("largest", "smallest"),
+    "rollout_filter_type": choice("largest", "smallest", "std", "std_rev"),
     "rollout_filter_metric": choice(*FILTER_METRICS),
     "rollout_filter_include_zero": boolean(),
+    "rollout_filter_by_tag": boolean(),
     "rollout_filter_top_p_prob_mode": choice("linear", "softmax"),
     "rollout_filter_selection_eps": number(low=0),
-    "rollout_filter_empty_stop_steps": integer(low=1),
+    "rollout_filter_empty_stop_steps": integer(low=0),
 }
 _critic = {
     **_under("model", _model),
