@@ -4,6 +4,7 @@
 ``aggregation``. Importing this module registers every estimator and loss.
 """
 
+from verl.trainer.ppo.advantages_gae import compute_bi_level_gae_advantage_return, compute_gae_advantage_return
 from verl.trainer.ppo.advantages_group import (
     compute_gdpo_outcome_advantage,
     compute_gpg_outcome_advantage,
@@ -11,6 +12,12 @@ from verl.trainer.ppo.advantages_group import (
     compute_grpo_passk_outcome_advantage,
     compute_opo_outcome_advantage,
     compute_rloo_outcome_advantage,
+)
+from verl.trainer.ppo.advantages_rae import RoleBaselines, compute_rae_outcome_advantage
+from verl.trainer.ppo.advantages_reinforce import (
+    compute_reinforce_plus_plus_baseline_outcome_advantage,
+    compute_reinforce_plus_plus_outcome_advantage,
+    compute_remax_outcome_advantage,
 )
 from verl.trainer.ppo.aggregation import LOSS_AGG_MODES, agg_loss, batch_counts
 from verl.trainer.ppo.config_access import with_batch_info
@@ -29,6 +36,13 @@ from verl.trainer.ppo.policy_losses import (
     compute_policy_loss_dro,
     compute_policy_loss_gpg,
     compute_policy_loss_vanilla,
+)
+from verl.trainer.ppo.policy_losses_cov import COV_SELECTORS, compute_policy_loss_clip_cov, compute_policy_loss_kl_cov
+from verl.trainer.ppo.policy_losses_dppo import compute_policy_loss_dppo_kl, compute_policy_loss_dppo_tv
+from verl.trainer.ppo.policy_losses_sequence import (
+    compute_policy_loss_geo_mean,
+    compute_policy_loss_gspo,
+    compute_policy_loss_sapo,
 )
 from verl.trainer.ppo.registry import (
     ADV_ESTIMATOR_REGISTRY,
