@@ -10,8 +10,9 @@ from verl.protocol import DataProto
 from verl.single_controller.base import Worker
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils.checkpoint import rng_state
+from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
 from verl.utils.device import init_process_group
-from verl.utils.fsdp_utils import reshard
+from verl.utils.tokenizer import hf_tokenizer
 from verl.workers.actor import DataParallelPPOActor
 from verl.workers.critic import DataParallelPPOCritic
 from verl.workers.sharded_model import ShardedModel, add_optimizer, build_sharded_model, has_adapters
@@ -29,38 +30,41 @@ class _TrainingWorker(Worker):
         init_process_group(self.rank, self.world_size)
         rng_state.seed_all(seed, self.rank)
         self.trained: ShardedModel | None = None
-        self.checkpoint_manager = None
+        self.checkpoint_manager: FSDPCheckpointManager | None = None
 
-    def _prepare_checkpoints(self, model_config, checkpoint_config) -> None:
-        from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
-        from verl.utils.tokenizer import hf_tokenizer
-
+    def _prepare_checkpoints(self, model_config) -> None:
+        trust = bool(model_config.get("trust_remote_code", False))
         self.checkpoint_manager = FSDPCheckpointManager(
             model=self.trained.module,
             optimizer=self.trained.optimizer,
             lr_scheduler=self.trained.lr_scheduler,
-            processing_class=hf_tokenizer(model_config.path, trust_remote_code=bool(model_config.get("trust_remote_code", False))),
-            checkpoint_config=checkpoint_config,
+            processing_class=hf_tokenizer(model_config.path, trust_remote_code=trust),
         )
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def save_checkpoint(self, local_path: str, hdfs_path=None, global_step: int = 0, max_ckpt_to_keep: int | None = None):
-        """Write model, optimizer, schedule and random state to `local_path`; all ranks together."""
+    def checkpoint_bytes(self) -> int:
+        """About how large a checkpoint of all ranks together will be."""
+        return self.checkpoint_manager.estimate_bytes()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def save_checkpoint(self, local_path: str, hdfs_path=None, global_step: int = 0, max_ckpt_to_keep=None) -> None:
+        """Write model, optimizer, schedule and random state into `local_path`, a folder inside the one that
+        `verl.utils.checkpoint.CheckpointDir.saving` hands out on the driver. All ranks together.
+
+        Raises:
+            ValueError: `hdfs_path` or `max_ckpt_to_keep` is given: VeRL's workers copy and rotate, here the driver rotates.
+        """
+        if hdfs_path is not None or max_ckpt_to_keep is not None:
+            raise ValueError("save_checkpoint: hdfs_path and max_ckpt_to_keep must be None; CheckpointDir keeps and removes checkpoints")
         self.trained.load(optimizer=True)
-        reshard(self.trained.module)
-        self.checkpoint_manager.save_checkpoint(
-            local_path=local_path, hdfs_path=hdfs_path, global_step=global_step, max_ckpt_to_keep=max_ckpt_to_keep
-        )
+        self.checkpoint_manager.save_checkpoint(local_path, global_step)
         self.trained.offload()
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def load_checkpoint(self, local_path: str, hdfs_path=None, del_local_after_load: bool = False):
-        """Read back what :meth:`save_checkpoint` wrote, also by another number of ranks."""
+    def load_checkpoint(self, local_path: str) -> None:
+        """Read back what :meth:`save_checkpoint` wrote, also by another number of ranks. All ranks together."""
         self.trained.load(optimizer=True)
-        reshard(self.trained.module)
-        self.checkpoint_manager.load_checkpoint(
-            local_path=local_path, hdfs_path=hdfs_path, del_local_after_load=del_local_after_load
-        )
+        self.checkpoint_manager.load_checkpoint(local_path)
         self.trained.offload()
 
     def get_rng_state(self) -> dict:
@@ -104,7 +108,7 @@ class ActorRolloutRefWorker(_TrainingWorker):
             )  # fmt: skip
             add_optimizer(self.trained, config.actor.optim)
             self.actor = DataParallelPPOActor(config.actor, self.trained.module, self.trained.optimizer, self.trained.packed)
-            self._prepare_checkpoints(config.model, config.actor.get("checkpoint"))
+            self._prepare_checkpoints(config.model)
             self.trained.offload()
         if self._has_reference and not (self.trained and has_adapters(self.trained)):
             fsdp_config = OmegaConf.merge(config.actor.fsdp_config, config.ref.get("fsdp_config") or {})
@@ -191,7 +195,7 @@ class CriticWorker(_TrainingWorker):
         )
         add_optimizer(self.trained, config.optim)
         self.critic = DataParallelPPOCritic(config, self.trained.module, self.trained.optimizer, self.trained.packed)
-        self._prepare_checkpoints(config.model, config.get("checkpoint"))
+        self._prepare_checkpoints(config.model)
         self.trained.offload()
 
     @register(dispatch_mode=Dispatch.DP_COMPUTE_PROTO)
