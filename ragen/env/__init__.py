@@ -9,9 +9,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import warnings
 from typing import Any
 
 from ragen.env.base import Env, Outcome, SeatOutcome, SoloEnv, Verdict, derived_rng
+
+# `python -m ragen.env.NAME.env` runs a module that its package has imported already; runpy says so
+warnings.filterwarnings("ignore", message=r"'ragen\.env\..*' found in sys\.modules", category=RuntimeWarning)
 
 __all__ = [
     "Env", "Outcome", "SeatOutcome", "SoloEnv", "Verdict", "derived_rng",
