@@ -245,6 +245,11 @@ def check_algorithm(config: Config) -> Iterator[str]:
         yield f"{path}.rollout_rs = {correction['rollout_rs']} needs {path}.rollout_rs_threshold, the largest ratio to keep (such as 2.0)"
     if (correction["rollout_is"] or correction["rollout_rs"]) and not rollout["calculate_log_probs"]:
         yield f"{path} compares the engine's log-probabilities: set actor_rollout_ref.rollout.calculate_log_probs=true"
+    if actor["policy_loss"]["loss_mode"] == "dro" and not actor["policy_loss"]["dro_beta"]:
+        yield "actor_rollout_ref.actor.policy_loss.dro_beta = null: loss_mode=dro needs its penalty's weight, a number above 0"
+    keys, weights = algorithm["gdpo_reward_keys"], algorithm["gdpo_reward_weights"]
+    if weights is not None and len(weights) != len(keys or []):
+        yield f"algorithm.gdpo_reward_weights = {show(weights)}: give one weight for each of gdpo_reward_keys = {show(keys)}"
     if algorithm["use_kl_in_reward"] and actor["use_kl_loss"]:
         yield "algorithm.use_kl_in_reward and actor_rollout_ref.actor.use_kl_loss are both true: a KL term belongs in one place, set one to false"
     if config["trainer"]["critic_warmup"] and algorithm["adv_estimator"] not in CRITIC_ESTIMATORS:

@@ -8,7 +8,7 @@ of algorithms with the registries they name.
 from __future__ import annotations
 
 from verl.utils.config_check import (
-    Field, boolean, choice, either, integer, list_of, number, optional, text,
+    Field, boolean, choice, either, integer, list_of, mapping, number, optional, text,
 )
 
 ADV_ESTIMATORS = (
@@ -46,6 +46,8 @@ _model = {
     "lora_rank": integer(low=0),
     "lora_alpha": number(above=0),
     "target_modules": _modules,
+    "exclude_modules": optional(_modules),
+    "override_config": mapping(),
 }
 _optim = {
     "lr": number(above=0),
@@ -94,13 +96,15 @@ _actor = {
     "policy_loss.clip_cov_ub": number(),
     "policy_loss.kl_cov_ratio": _share,
     "policy_loss.ppo_kl_coef": number(low=0),
+    "policy_loss.dro_beta": optional(number(above=0)),
+    "tau_pos": number(above=0),
+    "tau_neg": number(above=0),
     "loss_scale_factor": optional(number(above=0)),
     "entropy_coeff": number(),
     "use_kl_loss": boolean(),
     "kl_loss_coef": number(low=0),
     "kl_loss_type": choice(*KL_FORMS),
     "use_torch_compile": boolean(),
-    "entropy_checkpointing": boolean(),
     **_under("optim", _optim),
     **_under("fsdp_config", _fsdp),
 }
@@ -120,7 +124,6 @@ _rollout = {
     "name": choice("vllm", "hf"),
     "load_format": choice("auto", "dummy"),
     "dtype": choice("bfloat16", "float16", "float32"),
-    "seed": integer(low=0),
     "response_length": integer(low=1),
     "max_model_len": integer(low=2),
     "max_num_seqs": integer(low=1),
@@ -128,6 +131,7 @@ _rollout = {
     "tensor_model_parallel_size": integer(low=1),
     "gpu_memory_utilization": number(above=0, below=1),
     "kv_cache_memory_bytes": optional(integer(low=1 << 20)),
+    "block_size": optional(Field("one of 8, 16, 32, 64, 128", lambda v: v in (8, 16, 32, 64, 128))),
     "enforce_eager": boolean(),
     "free_cache_engine": boolean(),
     "enable_prefix_caching": boolean(),
@@ -159,6 +163,8 @@ _algorithm = {
     "lam": _share,
     "high_level_gamma": _share,
     "norm_adv_by_std_in_grpo": boolean(),
+    "gdpo_reward_keys": optional(list_of(text())),
+    "gdpo_reward_weights": optional(list_of(number())),
     "use_kl_in_reward": boolean(),
     "kl_penalty": choice(*_KL_PLAIN),
     "kl_ctrl.type": choice("fixed", "adaptive"),
@@ -167,6 +173,7 @@ _algorithm = {
     "kl_ctrl.target_kl": number(above=0),
     "rollout_correction.rollout_is": optional(choice("token", "sequence")),
     "rollout_correction.rollout_is_threshold": number(above=0),
+    "rollout_correction.rollout_is_batch_normalize": boolean(),
     "rollout_correction.rollout_rs": optional(choice("token", "sequence", "geometric")),
     "rollout_correction.rollout_rs_threshold": optional(number(above=0)),
     "rollout_correction.rollout_rs_threshold_lower": optional(number(above=0)),
@@ -198,7 +205,7 @@ _trainer = {
 }
 
 IMPLEMENTED: dict[str, Field] = {
-    **_under("actor_rollout_ref.model", {**_model, "exclude_modules": optional(_modules)}),
+    **_under("actor_rollout_ref.model", _model),
     **_under("actor_rollout_ref.actor", _actor),
     **_under("actor_rollout_ref.ref", {**_log_prob, "fsdp_config.param_offload": boolean()}),
     **_under("actor_rollout_ref.rollout", _rollout),

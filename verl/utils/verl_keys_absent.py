@@ -80,7 +80,7 @@ _GROUPED: dict[str, dict[str, object]] = {
     "chunked log-probabilities are always used, whatever kernels": {
         "actor_rollout_ref.actor.entropy_from_logits_with_chunking": False,
         "actor_rollout_ref.ref.entropy_from_logits_with_chunking": False,
-        "actor_rollout_ref.ref.entropy_checkpointing": False,
+        "actor_rollout_ref.actor.entropy_checkpointing": False, "actor_rollout_ref.ref.entropy_checkpointing": False,
         "actor_rollout_ref.actor.use_fused_kernels": False, "actor_rollout_ref.model.use_fused_kernels": False,
         "actor_rollout_ref.model.use_liger": False,
     },
@@ -89,9 +89,9 @@ _GROUPED: dict[str, dict[str, object]] = {
     },
     "the model is loaded by transformers as its folder describes it": {
         "actor_rollout_ref.model.custom_chat_template": None, "actor_rollout_ref.model.use_shm": False,
-        "actor_rollout_ref.model.external_lib": None, "actor_rollout_ref.model.override_config": {},
+        "actor_rollout_ref.model.external_lib": None,
         "actor_rollout_ref.model.enable_activation_offload": False,
-        "critic.model.override_config": {}, "critic.model.external_lib": None, "critic.model.use_shm": False,
+        "critic.model.external_lib": None, "critic.model.use_shm": False,
         "critic.model.enable_activation_offload": False,
     },
     "the engine is configured by the keys beside it alone": {
@@ -111,6 +111,7 @@ _GROUPED: dict[str, dict[str, object]] = {
         "critic.checkpoint.async_save": False,
         "trainer.default_hdfs_dir": None, "trainer.del_local_ckpt_after_load": False, "trainer.esi_redundant_time": 0,
     },
+    "every request is sampled with a seed that follows from seed.train": {"actor_rollout_ref.rollout.seed": 0},
     "the number of steps is trainer.total_training_steps": {
         "trainer.total_epochs": 30,
         "actor_rollout_ref.actor.optim.total_training_steps": -1, "critic.optim.total_training_steps": -1,
