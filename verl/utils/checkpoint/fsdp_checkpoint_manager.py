@@ -10,6 +10,7 @@
       huggingface/                config, generation config, tokenizer, chat template
 """
 
+import copy
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from transformers.dynamic_module_utils import custom_object_save
 
 from verl.utils.checkpoint.dcp_io import SafeFileSystemReader, object_group, read_tensors, save_tensors
 from verl.utils.checkpoint.disk_space import free_bytes
@@ -254,11 +257,20 @@ def save_huggingface(folder: Path, hf_model: nn.Module, processing_class) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     base = hf_model.get_base_model() if hasattr(hf_model, "get_base_model") else hf_model
     if getattr(base, "config", None) is not None:
-        base.config.save_pretrained(folder)
+        config = copy.deepcopy(base.config)
+        config.architectures = [_architecture(base)]
+        config.save_pretrained(folder)
+        if getattr(config, "auto_map", None):  # a model with code of its own
+            custom_object_save(base, folder, config=config)
     if getattr(base, "generation_config", None) is not None:
         base.generation_config.save_pretrained(folder)
     if processing_class is not None:
         processing_class.save_pretrained(folder)
+
+
+def _architecture(model: nn.Module) -> str:
+    """The model's class; fully_shard puts another one in front of it."""
+    return next(cls.__name__ for cls in type(model).__mro__ if not issubclass(cls, FSDPModule))
 
 
 def lora_config(config) -> dict:
