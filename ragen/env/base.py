@@ -59,11 +59,14 @@ class Verdict:
 class SeatOutcome:
     """Result of one seat. ``reward`` excludes what the turns earned by themselves
     (:attr:`Verdict.reward`); ``success`` is a win or a correct answer; ``metrics`` are numbers to
-    average over episodes (``draw``, ``loss``, ...)."""
+    average over episodes (``draw``, ``loss``, ...). ``turn_rewards``: parts of ``reward`` that belong
+    to replies before the last one, by the reply's place (0 first, refused ones counted): what a
+    sub-task of a nest earned belongs to the turn that ended it."""
 
     reward: float
     success: bool
     metrics: Mapping[str, float] = field(default_factory=dict)
+    turn_rewards: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,16 @@ class Outcome:
 
     def __getitem__(self, seat: int) -> SeatOutcome:
         return self.seats[seat]
+
+
+@dataclass(frozen=True)
+class SummaryRequest:
+    """A record that grew too long for a seat's prompt: ``text``, to be told in at most ``max_chars``
+    characters by ``player``, a ``player_info`` entry."""
+
+    player: Mapping[str, Any]
+    text: str
+    max_chars: int
 
 
 class Env(ABC):
@@ -122,6 +135,14 @@ class Env(ABC):
     def refused(self, seat: int) -> None:
         """A reply off the ``<think>/<answer>`` form never reaches :meth:`act`, but it used up a
         turn. A nest, which limits the turns of its sub-tasks, counts it here."""
+
+    def summary_request(self, seat: int) -> SummaryRequest | None:
+        """What should be summarised before this seat is asked, if anything. An env calls nobody: the
+        episode has it done and hands the result to :meth:`summarised`."""
+        return None
+
+    def summarised(self, seat: int, text: str) -> None:
+        """``text`` stands for the record of the last :meth:`summary_request` from here on."""
 
     @abstractmethod
     def act(self, seat: int, text: str) -> Verdict:

@@ -8,6 +8,7 @@ seat (in a nest, the trained seats of the sub-tasks in turn), and in self-play e
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,7 +18,10 @@ from ragen.llm_agent.reply_format import find_answer, format_feedback, format_in
 from ragen.llm_agent.tasks import Gather, Generate
 from ragen.llm_agent.trajectory import ABORTED, FINISHED, TRUNCATED, UNFINISHED, Trajectory, Turn
 from ragen.players.base import Player, PlayerError, SeatView
+from ragen.players.summary import summary_view
 from verl.workers.rollout.base import Reply, SamplingParams
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class Episode:
             self._agent(seat)
         try:
             while acting := self.env.acting():
+                await self._summarise(acting)
                 if len(acting) == 1:
                     moves = [await self._reply(acting[0])]
                 else:
@@ -231,13 +236,30 @@ class Episode:
         if self.attempts[seat] > self.limits.opponent_retries:
             raise PlayerError(f"the opponent in seat {seat} made no legal move in {self.attempts[seat]} attempts; last: {text[:80]!r}")
 
+    async def _summarise(self, acting: tuple[int, ...]) -> None:
+        """Have a record that grew too long told in short by the model that the env's config names.
+        If that model fails, the env's own rule shortens the record: no reason to lose the game."""
+        for seat in acting:
+            request = self.env.summary_request(seat)
+            if request is None:
+                continue
+            player = self.make_player(request.player, self.spec.env_type)
+            try:
+                text = find_answer(await player.reply(summary_view(request, self.spec.env_type, seat, self.spec.seed)))
+            except PlayerError as failure:
+                logger.warning("%s: no summary (%s); the record is cut instead", self.spec.tag, failure)
+                text = ""
+            self.env.summarised(seat, text)
+
     # -- the result -----------------------------------------------------------------------------
 
     def _trajectory(self, agent: Agent, status: str, error: str) -> Trajectory:
         outcome = self.env.outcome()[agent.seat]
         turns = agent.turns
         if turns:
-            turns[-1].reward += outcome.reward
+            for place, earned in outcome.turn_rewards.items():
+                turns[place].reward += earned
+            turns[-1].reward += outcome.reward - sum(outcome.turn_rewards.values())
         for sample in agent.conversation.samples:
             sample.cut_after_last_turn()
         refused = sum(not t.valid for t in turns)
