@@ -50,7 +50,7 @@ def test_all_equivalence_cases(cases):
 
 def test_verdicts_that_reward_hacking_would_like():
     wrong = [("6", "1,2,3,4,5,6"), ("6", "6 or 7"), ("67", "6 7"), ("\\frac{11}{2}", "1 1/2"), ("6", "\\boxed{5} \\boxed{6}"),
-             ("(1,2)", "(2,1)"), ("\\frac{1}{3}", "0.33"), ("5", ""), ("2", "__import__('os')")]
+             ("(1,2)", "(2,1)"), ("\\frac{1}{3}", "0.33"), ("5", ""), ("2", "__import__('os')"), ("5", "no " * 600)]
     right = [("\\text{east}", "East"), ("\\frac{3}{4}", "0.75"), ("1,2", "2,1"), ("4", "x=4"), ("\\$18.90", "18.9"),
              ("1000", "1,000"), ("36^\\circ", "36"), ("5", "$\\boxed{5}$."), ("\\frac{1}{2}", "-3/-6")]
     verdicts = judge_many(wrong + right, timeout=20)
@@ -69,7 +69,7 @@ def test_a_hostile_answer_is_stopped_off_the_main_thread_and_the_pool_lives_on()
 
     thread = threading.Thread(target=play)
     thread.start(), thread.join()
-    assert seen["verdict"] is False and seen["seconds"] < 5
+    assert seen["verdict"] is False and seen["seconds"] < 15, "half a second of CPU time, also on a busy machine"
     assert judging._pool().undecided == undecided + 1
     assert judge("2(x+1)", "2x+2", 20)
 

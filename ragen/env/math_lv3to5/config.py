@@ -17,7 +17,7 @@ class MathConfig:
     ``None``: ``$GIFT_DATA/math/simplelr_qwen_level3to5``.
     ``split``: ``train`` or ``test``; the embedded set keeps the two apart as well.
     ``levels``: difficulties to draw from, 1-5 (``None``: all there are).
-    ``judge_timeout``: seconds that one comparison may take before the answer counts as wrong.
+    ``judge_timeout``: seconds of CPU time that one comparison may take before the answer counts as wrong.
     Rewards: ``success_reward``, ``failure_reward``; ``invalid_penalty`` for an empty answer, which
     may be tried again if turns are left. A wrong answer ends the task."""
 
@@ -25,7 +25,7 @@ class MathConfig:
     data_path: str | None = None
     split: str = "train"
     levels: tuple[int, ...] | None = None
-    judge_timeout: float = 5.0
+    judge_timeout: float = 3.0
     success_reward: float = 1.0
     failure_reward: float = 0.0
     invalid_penalty: float = -0.1

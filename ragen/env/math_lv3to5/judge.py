@@ -3,7 +3,8 @@
 math-verify can run for minutes on a hostile answer (``9^{9^{9}}``), and its own limit is SIGALRM, which
 works on the main thread only. So comparisons run in a few worker processes (``judge_worker.py``);
 one that exceeds its time is killed, and the answer counts as wrong. Answers that are the same text,
-or both whole numbers or fractions, are settled here and start no process.
+or both whole numbers or fractions, are settled here and start no process. Limits are CPU time, so that
+verdicts (and with them a run) do not depend on how busy the machine is.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ logger = logging.getLogger(__name__)
 
 _WORKER = Path(__file__).with_name("judge_worker.py")
 _START_LIMIT = 120.0  # seconds for a worker to import sympy on a busy machine
+_WALL_FACTOR = 30.0  # wall-clock seconds a second of CPU time may take before the worker counts as stuck
 _MAX_CHARS = 20_000  # a longer answer is no answer; math-verify's regular expressions are superlinear
 
 _RATIONAL = re.compile(r"([+-]?\d{1,400})(?:\s*/\s*(\d{1,400}))?|([+-]?)\\d?frac\{(-?\d{1,400})\}\{(\d{1,400})\}")
+_DIGIT = re.compile(r"\d")
 _WRAPPERS = (re.compile(r"^\$+(.*?)\$+$", re.S), re.compile(r"^\\boxed\{([^{}]*)\}$"), re.compile(r"^\\\((.*)\\\)$", re.S))
 _SPACING = re.compile(r"\\[!,;:]|\\left(?![a-z])|\\right(?![a-z])|(?<!\d)\s+|\s+(?!\d)")  # "1 1/2" is not "11/2"
 
@@ -37,8 +40,8 @@ _SPACING = re.compile(r"\\[!,;:]|\\left(?![a-z])|\\right(?![a-z])|(?<!\d)\s+|\s+
 def judge(gold: str, pred: str, timeout: float = 5.0) -> bool:
     """Whether ``pred`` says the same as ``gold`` (LaTeX or plain text, ``\\boxed{}`` allowed in both).
 
-    ``timeout``: seconds for the comparison; an undecided one is ``False`` and logged. Safe to call
-    from any thread.
+    ``timeout``: seconds of CPU time for the comparison; an undecided one is ``False`` and logged.
+    Safe to call from any thread.
     """
     quick = exact_verdict(gold, pred)
     return _pool().compare(gold, pred, timeout) if quick is None else quick
@@ -52,15 +55,17 @@ def judge_many(pairs: Sequence[tuple[str, str]], timeout: float = 5.0) -> list[b
 
 def exact_verdict(gold: str, pred: str) -> bool | None:
     """The verdict where none but exact means are needed, else ``None``: equal texts (spacing, case,
-    dollar signs, ``\\text`` aside) are right, two whole numbers or fractions are compared as such, and
-    an empty or overlong answer is wrong."""
+    dollar signs, ``\\text`` aside) are right, two whole numbers or fractions are compared as such;
+    an empty or overlong answer is wrong, and so is one without a digit where a number is asked for."""
     if not pred.strip() or len(pred) > _MAX_CHARS:
         return False
     left, right = _bare(gold), _bare(pred)
     if left and left == right:
         return True
     a, b = _rational(left), _rational(right)
-    return None if a is None or b is None else a == b
+    if a is not None and (b is not None or not _DIGIT.search(right)):
+        return a == b
+    return None
 
 
 def _bare(text: str) -> str:
@@ -101,11 +106,11 @@ class _Worker:
     def ask(self, gold: str, pred: str, timeout: float) -> bool | None:
         """The verdict; ``None`` if it took too long or the process died."""
         try:
-            self.process.stdin.write(json.dumps([gold, pred]).encode() + b"\n")
+            self.process.stdin.write(json.dumps([gold, pred, timeout]).encode() + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             return None
-        line = self._read_line(timeout)
+        line = self._read_line(timeout * _WALL_FACTOR)
         return None if line is None else line == b"1"
 
     def _read_line(self, timeout: float) -> bytes | None:
@@ -154,7 +159,7 @@ class JudgePool:
             if verdict is None:
                 with self._lock:
                     self.undecided += 1
-                logger.warning("math judge: undecided after %.1f s, counted as wrong: %.80r against %.80r", timeout, pred, gold)
+                logger.warning("math judge: undecided after %.1f s of CPU time, counted as wrong: %.80r against %.80r", timeout, pred, gold)
             return bool(verdict)
 
     def close(self) -> None:
