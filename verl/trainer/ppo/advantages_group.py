@@ -82,7 +82,7 @@ def compute_rloo_outcome_advantage(token_level_rewards: torch.Tensor, response_m
                                    epsilon: float = 1e-6, config: Any = None, **kwargs: Any) -> Advantages:
     """RLOO (arXiv:2402.14740): ``r_i`` less the mean of the other members, ``n / (n - 1) (r_i - mean)``."""
     scores, groups = _totals(token_level_rewards, response_mask, index)
-    factor = torch.where(groups.size > 1, groups.size / (groups.size - 1).clamp(min=1), 1.0)
+    factor = torch.where(groups.size > 1, groups.size.double() / (groups.size - 1).clamp(min=1), 1.0)
     return _spread(factor * (scores - groups.mean(scores)), token_level_rewards, response_mask)
 
 

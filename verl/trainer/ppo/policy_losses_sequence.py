@@ -57,7 +57,7 @@ def compute_policy_loss_sapo(old_log_prob, log_prob, advantages, response_mask, 
     if tau_pos <= 0 or tau_neg <= 0:
         raise ValueError(f"policy loss 'sapo' needs actor.tau_pos and actor.tau_neg > 0, got {tau_pos} and {tau_neg}")
     log_ratio = masked_log_ratio(log_prob, old_log_prob, response_mask)
-    tau = torch.where(advantages > 0, tau_pos, tau_neg).to(log_ratio.dtype)
+    tau = torch.full_like(log_ratio, tau_neg).masked_fill(advantages > 0, tau_pos)
     gate = torch.sigmoid(tau * (log_ratio.exp() - 1.0)) * (4.0 / tau)
     return (weighted_agg(-gate * advantages, response_mask, SEQ_MODE, config, rollout_is_weights),
             loss_metrics(response_mask, log_ratio))
