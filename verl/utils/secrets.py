@@ -16,7 +16,9 @@ _SECRET_NAME = re.compile(
 )
 # names whose value is a secret if it is text: `hf_token`, `key`; not `eos_token`, `max_tokens: 5`
 _SECRET_TEXT_NAME = re.compile(r"(?:^|[_\-.])(?:tokens?|auth)$|^keys?$|_KEYS?$", re.IGNORECASE)
-_TOKEN_OF_TEXT = re.compile(r"(?:^|_)(?:eos|bos|pad|unk|sep|cls|mask|stop|special|additional_special|image|start|end)_tokens?$", re.IGNORECASE)
+_TOKEN_OF_TEXT = re.compile(
+    r"(?:^|_)(?:eos|bos|pad|unk|sep|cls|mask|stop|special|image|start|end)_tokens?$|^(?:max|min|num|new)_(?:\w+_)?tokens$", re.IGNORECASE
+)
 _KEY_OF_DATA = re.compile(r"[a-z0-9]_keys?$")  # VeRL's prompt_key, reward_fn_key: a column's name
 _LOOKS_RANDOM = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[A-Za-z0-9_\-./+=]{20,}")
 _SECRET_TEXT = [
@@ -49,7 +51,7 @@ def is_secret_key(key: str, value: Any = "") -> bool:
 def mask_text(text: str) -> str:
     """`text` with everything that looks like a key, and every value of a secret environment variable, replaced by ***."""
     for name, value in os.environ.items():
-        if len(value) >= 8 and is_secret_key(name):
+        if len(value) >= 8 and is_secret_key(name, value):
             text = text.replace(value, MASK)
     for pattern in _SECRET_TEXT:
         text = pattern.sub(lambda match: (match.group(1) if match.lastindex else "") + MASK, text)

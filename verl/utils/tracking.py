@@ -1,6 +1,6 @@
 """Where a run's metrics go: console, file, TensorBoard, wandb, MLflow, SwanLab. None of them can stop a run.
 
-    tracking = Tracking("gift", "_0_laptop", ["console", "file"], config, local_dir="outputs/_0_laptop")
+    tracking = Tracking("gift", "_0_laptop", ["console", "file"], config, folder="outputs/_0_laptop")
     tracking.log({"train/TicTacToe/success": 0.61}, step=3)
     tracking.finish()
 """
@@ -53,6 +53,11 @@ class FileTracker:
 
     def finish(self) -> None: ...
 
+    def read(self) -> list[dict[str, Any]]:
+        """All whole lines of the file, in order."""
+        lines = self.path.read_bytes().splitlines() if self.path.exists() else []
+        return [row for row in map(_parse, lines) if row is not None]
+
     def truncate_after(self, step: int) -> int:
         """Cut the file back to the lines of steps up to `step`, as on resuming from that checkpoint; the lines left.
 
@@ -60,7 +65,8 @@ class FileTracker:
         """
         if not self.path.exists():
             return 0
-        kept = [line for line in self.path.read_bytes().splitlines() if _step_of(line) is not None and _step_of(line) <= step]
+        rows = [(line, _parse(line)) for line in self.path.read_bytes().splitlines()]
+        kept = [line for line, row in rows if row is not None and row["step"] <= step]
         beside = self.path.with_name(f".{self.path.name}.tmp")
         with open(beside, "wb") as file:
             file.write(b"".join(line + b"\n" for line in kept))
@@ -90,8 +96,10 @@ class Tracking:
         project_name, experiment_name: names shown by the services.
         default_backend: any of `supported_backend`.
         config: the run's config (dict or OmegaConf), shown by the services.
-        local_dir: the run folder, for what is written to disk and for the ids by which a resumed run goes on in the same
+        folder: the run folder, for what is written to disk and for the id by which a resumed run goes on in the same
             wandb run; None: `trainer.default_local_dir` of the config, else the working folder.
+        resume_step: the step the run goes on from. metrics.jsonl is cut back to it; 0: a fresh start, it is emptied;
+            None: it is left as it is.
 
     Raises:
         ValueError: an unknown backend.
@@ -106,18 +114,18 @@ class Tracking:
         experiment_name: str,
         default_backend: str | Sequence[str] = "console",
         config: Any = None,
-        local_dir: str | os.PathLike | None = None,
+        folder: str | os.PathLike | None = None,
+        resume_step: int | None = None,
     ):
         backends = [default_backend] if isinstance(default_backend, str) else list(default_backend)
         if unknown := [name for name in backends if name not in self.supported_backend]:
             raise ValueError(f"trainer.logger: {unknown} is not supported; use some of {', '.join(self.supported_backend)}")
         config = mask_secrets(config) if config is not None else {}
-        if local_dir is None:
-            local_dir = config.get("trainer", {}).get("default_local_dir") or "."
-        run = (str(project_name), str(experiment_name), config, Path(local_dir))
+        folder = Path(folder or config.get("trainer", {}).get("default_local_dir") or ".")
+        run = (str(project_name), str(experiment_name), config, folder)
         make = {
             "console": lambda: ConsoleTracker(),
-            "file": lambda: FileTracker(Path(local_dir) / METRICS_FILE),
+            "file": lambda: FileTracker(folder / METRICS_FILE),
             "tensorboard": lambda: TensorboardTracker(*run),
             "wandb": lambda: WandbTracker(*run),
             "mlflow": lambda: MLflowTracker(*run),
@@ -126,6 +134,9 @@ class Tracking:
         self.logger: dict[str, Tracker] = {}
         for name in dict.fromkeys(backends):
             self._guard(name, lambda make=make[name], name=name: self.logger.__setitem__(name, make()))
+        if resume_step is not None and "file" in self.logger:
+            # a run that starts at 0 plays its step 0 (the first validation) again
+            self._guard("file", lambda: self.logger["file"].truncate_after(resume_step if resume_step > 0 else -1))
 
     def log(self, data: Mapping[str, Any], step: int, backend: str | Sequence[str] | None = None) -> None:
         """Send one step's metrics to all trackers, or to those named."""
@@ -134,10 +145,10 @@ class Tracking:
             if wanted is None or name in wanted:
                 self._guard(name, lambda tracker=tracker: tracker.log(data, step))
 
-    def truncate_after(self, step: int) -> None:
-        """Drop from metrics.jsonl what came after `step`, on resuming there."""
-        if isinstance(self.logger.get("file"), FileTracker):
-            self.logger["file"].truncate_after(step)
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl so far; none without the file tracker."""
+        tracker = self.logger.get("file")
+        return tracker.read() if isinstance(tracker, FileTracker) else []
 
     def finish(self) -> None:
         """Close all trackers; called once more it does nothing."""
@@ -176,8 +187,10 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a metric is a number, a string, or a list or dict of them, not {type(value).__name__}")
 
 
-def _step_of(line: bytes) -> int | None:
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """A line's object; None for one that was cut short or has no step."""
     try:
-        return int(json.loads(line)["step"])
+        row = json.loads(line)
+        return row if isinstance(row["step"], int) else None
     except (ValueError, KeyError, TypeError):
         return None

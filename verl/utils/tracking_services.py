@@ -1,11 +1,14 @@
 """Trackers that belong to other programs. Each is imported when it is asked for."""
 
 import importlib
+import netrc
 import os
+import secrets
 from collections.abc import Mapping
 from numbers import Number
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 WANDB_ID_FILE = "wandb_run_id.txt"
 
@@ -49,9 +52,9 @@ class WandbTracker:
         wandb = _import("wandb", "wandb")
         local_dir.mkdir(parents=True, exist_ok=True)
         id_file = local_dir / WANDB_ID_FILE
-        run_id = id_file.read_text().strip() if id_file.exists() else wandb.util.generate_id()
+        run_id = id_file.read_text().strip() if id_file.exists() else secrets.token_hex(4)
         id_file.write_text(run_id)
-        mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key(wandb) else "offline")
+        mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
         self.run = wandb.init(
             project=project, name=experiment, config=config, dir=str(local_dir), id=run_id, resume="allow", mode=mode,
             settings=wandb.Settings(init_timeout=60, silent=True),
@@ -64,8 +67,15 @@ class WandbTracker:
         self.run.finish()
 
 
-def _has_wandb_key(wandb) -> bool:
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+def _has_wandb_key() -> bool:
+    """Where wandb itself looks for one: WANDB_API_KEY, then the netrc file."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 class MLflowTracker:
