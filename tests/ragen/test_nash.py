@@ -174,7 +174,7 @@ def test_fairness_over_10000_seeds():
     drawn = []
     for seed in range(10_000):
         env.reset(seed=seed)
-        drawn.append((env.role, env.game_name, env.offset, env.presentation, env.sign, env._names[0]))
+        drawn.append((env.role(0), env.game_name, env.offset, env.presentation, env.sign, env._names[0]))
     roles, games, offsets, presentations, _, _ = map(Counter, zip(*drawn))
     assert spread_evenly(roles, 2)
     assert spread_evenly(games, 9)

@@ -28,7 +28,7 @@ class NashView(NamedTuple):
 
 
 class NashEnv(SoloEnv):
-    """One question. After a reset: ``game_name``, ``role``, ``sign``, ``offset`` and
+    """One question. After a reset: ``game_name``, ``side``, ``sign``, ``offset`` and
     ``presentation`` say what was drawn; ``game`` is it as shown; ``right`` the answers that count."""
 
     def __init__(self, config: NashConfig | None = None):
@@ -37,7 +37,7 @@ class NashEnv(SoloEnv):
 
     def start(self, rng: random.Random) -> str:
         cfg = self.config
-        self.role = rng.choice(ROLES) if cfg.role == "random" else cfg.role
+        self.side = rng.choice(ROLES) if cfg.role == "random" else cfg.role
         self.sign = rng.choice((1, -1))
         if cfg.source == "paper":
             self.game_name = rng.choice(cfg.games)
@@ -51,20 +51,23 @@ class NashEnv(SoloEnv):
         self.presentation = rng.choice(cfg.presentations)
         self.game = base.transformed(self.sign, self.offset)
         # the offset moves no equilibrium: solving without it lets the cache serve all offsets
-        self.right = right_actions(base.transformed(self.sign, 0), self.role, cfg.equilibrium)
+        self.right = right_actions(base.transformed(self.sign, 0), self.side, cfg.equilibrium)
         telling = self._telling(rng)
         self._names = telling.me
         return f"{PRESENTATIONS[self.presentation](telling)}\n{question(rng, telling)}"
 
     def _telling(self, rng: random.Random) -> Telling:
         mine, theirs = self.game
-        if self.role == "column":
+        if self.side == "column":
             mine, theirs = (tuple(zip(*m)) for m in (theirs, mine))
         me, other = action_names(rng, len(mine), len(mine[0]), self.config.labels)
-        return Telling(self.role, mine, theirs, me, other)
+        return Telling(self.side, mine, theirs, me, other)
+
+    def role(self, seat: int) -> str:
+        return self.side
 
     def public(self, seat: int) -> NashView:
-        return NashView(self.role, self.game.row, self.game.column, self._names)
+        return NashView(self.side, self.game.row, self.game.column, self._names)
 
     def legal(self, seat: int) -> tuple[str, ...]:
         return () if self._done else self._names
