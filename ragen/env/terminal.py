@@ -51,13 +51,21 @@ def play(
     env.reset(seed=seed)
     person, told = env.trained_seats[0], None
     while env.acting():
-        for seat in env.acting():
-            if seat in env.acting():  # a round may end before every seat has moved
-                told = _person_moves(env, seat, told, ask, say) if seat == person else _opponent_moves(env, env_type, seat, seed, opponent, say, told)
+        together = env.acting()
+        for seat in together:
+            if seat not in env.acting():  # a round may end before every seat has moved
+                continue
+            if seat == person:
+                told = _person_moves(env, seat, told, ask, say)
                 if told is None:
                     return
+            else:
+                answer = _opponent_moves(env, env_type, seat, seed, opponent)
+                if len(together) == 1:  # a simultaneous answer stays secret until all are in
+                    say(f"Seat {seat} answers {answer}")
     result = env.outcome()[person]
-    say(env.observe(person))
+    if last := env.observe(person):
+        say(last)
     verdict = "You succeeded." if result.success else "A draw." if result.metrics.get("draw") else "You did not succeed."
     say(f"The game is over. {verdict} (reward of the game {result.reward:g})")
 
@@ -82,9 +90,8 @@ def _person_moves(env: Env, seat: int, told: str | None, ask: Callable[[str], st
             return rules
 
 
-def _opponent_moves(
-    env: Env, env_type: str, seat: int, seed: int, opponent: Player | None, say: Callable[[str], None], told: str | None
-) -> str:
+def _opponent_moves(env: Env, env_type: str, seat: int, seed: int, opponent: Player | None) -> str:
+    """Have the scripted player move; returns its answer."""
     if opponent is None:
         raise ValueError(f"{env_type}: seat {seat} acts and there is no player for it")
     feedback = ""
@@ -93,8 +100,7 @@ def _opponent_moves(
         answer = asyncio.run(opponent.reply(view))
         verdict = env.act(seat, answer)
         if verdict.valid:
-            say(f"Seat {seat} answers {answer}")
-            return told or ""
+            return answer
         feedback = verdict.feedback
     raise ValueError(f"{env_type}: the scripted player {opponent.name} made no legal move in 5 attempts: {feedback}")
 

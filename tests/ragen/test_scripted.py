@@ -160,6 +160,21 @@ def test_a_person_can_play_in_the_terminal():
     assert text.count(env.rules(1).strip()) == 1
 
 
+def test_simultaneous_answers_stay_secret_in_the_terminal():
+    env, said = make_env("undercover"), []
+    lines = iter(["It is kind.", "It is rather large."])
+
+    def ask(prompt):
+        votes = env.legal(env.trained_seats[0])
+        if votes:
+            said.append("-- vote --")
+        return votes[0] if votes else next(lines)
+
+    play(env, "undercover", 5, make_scripted("undercover", "speaker"), ask, said.append)
+    assert env.acting() == () and "-- vote --" in said
+    assert sum(line.startswith("Seat") for line in said) == 6, "two descriptions of three opponents, no votes"
+
+
 def test_a_person_can_stop(capsys, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda prompt: "quit")
     play_in_terminal("connect_four", ["--seed", "1", "--config", "opening_moves=0"])
