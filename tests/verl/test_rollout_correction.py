@@ -1,0 +1,114 @@
+"""Weights and rejection against plain loops; rejected tokens leave no trace in the loss."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ragged_batches import batches, draw, tensor
+
+from verl.trainer.ppo.core_algos import agg_loss, batch_counts
+from verl.trainer.ppo.rollout_correction import (
+    compute_offpolicy_metrics,
+    compute_rollout_correction_and_rejection_mask,
+    compute_rollout_correction_weights,
+    compute_rollout_rejection_mask,
+)
+
+
+def ratios(b, level):
+    """Ratio of every position, from exp of sums; only sampled tokens count."""
+    out = np.ones(b.mask.shape)
+    for i, m in enumerate(b.mask):
+        d = (b.logp[i] - b.old[i])
+        if level == "token":
+            out[i] = np.exp(d)
+        elif m.any():
+            out[i] = np.exp(d[m].sum() if level == "sequence" else d[m].mean())
+    return out
+
+
+@settings(max_examples=30, deadline=None)
+@given(batches, st.sampled_from(["token", "sequence"]), st.floats(0.8, 2.0))
+def test_weights(params, level, threshold):
+    b = draw(params)
+    raw = ratios(b, level)
+    weights, metrics = compute_rollout_correction_weights(tensor(b.logp - b.old), tensor(b.mask), level, threshold)
+    want = np.where(b.mask, np.minimum(raw, threshold), 0.0)
+    np.testing.assert_allclose(weights.numpy(), want, atol=1e-12)
+    if b.mask.any():
+        w = want[b.mask]
+        assert metrics["rollout_is_mean"] == pytest.approx(w.mean())
+        assert metrics["rollout_is_max"] == pytest.approx(raw[b.mask].max())
+        assert metrics["rollout_is_truncated_fraction"] == pytest.approx((raw[b.mask] > threshold).mean())
+        assert metrics["rollout_is_eff_sample_size"] == pytest.approx(w.sum() ** 2 / (len(w) * (w**2).sum()))
+        normal, _ = compute_rollout_correction_weights(tensor(b.logp - b.old), tensor(b.mask), level, threshold, True)
+        mean = w.mean() if level == "token" else np.mean([want[i][m][0] for i, m in enumerate(b.mask) if m.any()])
+        np.testing.assert_allclose(normal.numpy(), want / mean, atol=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(batches, st.sampled_from(["token", "sequence", "geometric"]), st.floats(1.05, 2.0), st.one_of(st.none(), st.floats(0.3, 0.9)))
+def test_rejection(params, level, upper, lower):
+    b = draw(params)
+    kept, metrics = compute_rollout_rejection_mask(tensor(b.logp - b.old), tensor(b.mask).float(), level, upper, lower)
+    raw = ratios(b, level)
+    want = b.mask & (raw >= (1 / upper if lower is None else lower)) & (raw <= upper)
+    np.testing.assert_array_equal(kept.bool().numpy(), want)
+    if b.mask.any():
+        assert metrics["rollout_rs_masked_fraction"] == pytest.approx(1 - want[b.mask].mean(), abs=1e-6)
+        rows = b.mask.any(1)
+        assert metrics["rollout_rs_seq_masked_fraction"] == pytest.approx((want != b.mask).any(1)[rows].mean())
+
+
+@settings(max_examples=25, deadline=None)
+@given(batches, st.sampled_from(["token", "sequence", "geometric"]), st.sampled_from([None, "token", "sequence"]))
+def test_rejected_tokens_are_never_counted(params, rejection, weighting):
+    """The loss of the masked batch is the loss of a batch that never held those tokens."""
+    b = draw(params)
+    weights, mask, metrics = compute_rollout_correction_and_rejection_mask(
+        tensor(b.logp), tensor(b.old), tensor(b.mask), rollout_is=weighting, rollout_rs=rejection, rollout_rs_threshold=1.3)
+    assert all(key.startswith("rollout_corr/") for key in metrics)
+    assert (weights is None) == (weighting is None)
+    kept = mask.numpy()
+    losses = b.values if weights is None else b.values * weights.numpy()
+    if weights is not None:
+        assert not weights[~mask].any()
+        np.testing.assert_allclose(weights.numpy()[kept], np.minimum(ratios(b, weighting), 2.0)[kept], atol=1e-12)
+    value = agg_loss(tensor(losses), mask, "token-mean", **batch_counts(mask)).item()
+    assert value == pytest.approx(losses[kept].mean() if kept.any() else 0.0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(batches)
+def test_offpolicy_metrics(params):
+    b = draw(params)
+    metrics = compute_offpolicy_metrics(tensor(b.logp), tensor(b.old), tensor(b.mask))
+    d = (b.logp - b.old)[b.mask]
+    if len(d):
+        want = {"logprob_diff_mean": np.abs(d).mean(), "logprob_diff_max": np.abs(d).max(), "kl": -d.mean(),
+                "k3_kl": (np.exp(d) - d - 1).mean(), "training_ppl": np.exp(-b.logp[b.mask].mean()),
+                "rollout_ppl": np.exp(-b.old[b.mask].mean())}
+        assert metrics == pytest.approx(want)
+    else:
+        assert metrics["logprob_diff_max"] == 0.0
+
+
+def test_no_correction_asked_for():
+    mask = torch.ones(1, 2)
+    weights, same, metrics = compute_rollout_correction_and_rejection_mask(torch.zeros(1, 2), torch.zeros(1, 2), mask)
+    assert weights is None and same is mask and metrics["rollout_corr/kl"] == 0.0
+
+
+@pytest.mark.parametrize("call, message", [
+    (partial(compute_rollout_correction_weights, rollout_is="batch"), "rollout_is is 'batch'"),
+    (partial(compute_rollout_correction_weights, rollout_is_threshold=0), "rollout_is_threshold"),
+    (partial(compute_rollout_rejection_mask, rollout_rs="turn"), "rollout_rs is 'turn'"),
+    (partial(compute_rollout_rejection_mask, rollout_rs_threshold=None), "rollout_rs_threshold"),
+    (partial(compute_rollout_rejection_mask, rollout_rs_threshold_lower=3.0), "rollout_rs_threshold_lower"),
+])
+def test_wrong_settings_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(torch.zeros(1, 2), torch.ones(1, 2))
