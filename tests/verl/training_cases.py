@@ -8,7 +8,9 @@ import traceback
 import torch
 import torch.distributed as dist
 from omegaconf import OmegaConf
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from verl.protocol import DataProto
 
@@ -24,7 +26,14 @@ def save_tiny_model(folder, tied: bool = True, seed: int = 0) -> str:
         initializer_range=0.3,
     )  # fmt: skip
     Qwen2ForCausalLM(config).save_pretrained(folder)
+    save_tiny_tokenizer(folder)
     return str(folder)
+
+
+def save_tiny_tokenizer(folder) -> None:
+    """A tokenizer with a word for each id, for what saves one beside the weights."""
+    words = Tokenizer(WordLevel({f"w{index}": index for index in range(VOCAB)}, unk_token="w0"))
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1", pad_token="w0").save_pretrained(folder)
 
 
 def worker_config(path: str, **changes) -> OmegaConf:

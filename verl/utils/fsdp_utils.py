@@ -179,7 +179,7 @@ def gather_full(parameters: list[torch.Tensor], device: torch.device) -> list[to
         pieces.append(piece)
     mine = torch.cat(pieces)
     everyone = mine.new_empty(world, mine.numel())
-    dist.all_gather_into_tensor(everyone.view(-1), mine)
+    dist.all_gather_single(everyone.view(-1), mine)
     columns = everyone.split([piece.numel() for piece in pieces], dim=1)
     return [
         column.reshape(-1)[: parameter.numel()].reshape(parameter.shape)
