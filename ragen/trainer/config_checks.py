@@ -93,9 +93,9 @@ def check_games(config: Config) -> Iterator[str]:
             continue
         base, over = spec.get("env_config") or {}, spec.get("val_env_config") or {}
         for sub in base.get("base_env_list") or ():
-            if sub in envs:
+            if isinstance(sub, str) and sub in envs:
                 todo.append(sub)
-            else:
+            elif isinstance(sub, str):
                 yield f"{path}.env_config.base_env_list: {sub} is not a tag of custom_envs{_nearest(str(sub), envs)}"
         yield from _check_env_config(envs, f"{path}.env_config", spec["env_type"], base, base)
         if over:
@@ -114,17 +114,19 @@ def _check_env_config(envs: Config, path: str, env_type: str, env_config: Config
     for key in named:
         if key not in known | {"player_info"}:
             yield f"{path}.{key} is not a key of {config_class.__name__}{_nearest(key, known | {'player_info'})}"
-    if set(keys) <= known and all(sub in envs for sub in keys.get("base_env_list") or ()):
-        if "base_env_list" in keys:  # as es_manager hands them to the nest
-            keys["base_env_list"] = [
-                {"tag": sub, "env_type": envs[sub].get("env_type"), "env_config": envs[sub].get("env_config") or {}}
-                for sub in keys["base_env_list"]
-            ]
+    sub_tasks = keys.get("base_env_list") or ()
+    if set(keys) <= known and all(sub in envs for sub in sub_tasks if isinstance(sub, str)):
+        if sub_tasks:  # as es_manager hands them to the nest
+            keys["base_env_list"] = [_sub_task(envs, sub) if isinstance(sub, str) else sub for sub in sub_tasks]
         try:
             config_class(**keys)
         except (ValueError, TypeError) as error:
             yield f"{path}: {error}"
     yield from _check_players(path, named.get("player_info"))
+
+
+def _sub_task(envs: Config, tag: str) -> dict[str, Any]:
+    return {"tag": tag, "env_type": envs[tag].get("env_type"), "env_config": envs[tag].get("env_config") or {}}
 
 
 def _check_players(path: str, player_info: Any) -> Iterator[str]:

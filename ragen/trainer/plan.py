@@ -180,26 +180,31 @@ def describe_players(player_info: Any) -> str:
     return ", ".join(dict.fromkeys(names))
 
 
-def sub_tags(custom_envs: Mapping[str, Any], tag: str) -> list[str]:
-    """The tags of a nest's sub-tasks in order (nests of nests opened up); of a plain game, itself."""
-    nested = ((custom_envs.get(tag) or {}).get("env_config") or {}).get("base_env_list")
-    return [leaf for sub in nested for leaf in sub_tags(custom_envs, sub)] if nested else [tag]
+def leaf_specs(custom_envs: Mapping[str, Any], spec: str | Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The plain games of an entry of ``custom_envs`` (or its tag), in order: a nest's sub-tasks, tags or
+    entries of their own, opened up; of a plain game, itself."""
+    if isinstance(spec, str):
+        spec = custom_envs.get(spec) or {}
+    nested = (spec.get("env_config") or {}).get("base_env_list")
+    return [leaf for sub in nested for leaf in leaf_specs(custom_envs, sub)] if nested else [spec]
+
+
+def _own_players(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(spec.get("player_info") or (spec.get("env_config") or {}).get("player_info") or ())
 
 
 def players_of(custom_envs: Mapping[str, Any], tag: str) -> list[Mapping[str, Any]]:
     """The ``player_info`` entries of a tag; of a nest, those of all its sub-tasks."""
-    leaves = [custom_envs.get(leaf) or {} for leaf in sub_tags(custom_envs, tag)]
-    return [player for spec in leaves for player in (spec.get("env_config") or {}).get("player_info") or ()]
+    return [player for spec in leaf_specs(custom_envs, tag) for player in _own_players(spec)]
 
 
 def trained_seats(custom_envs: Mapping[str, Any], tag: str) -> int:
     """Trajectories of one episode of a tag: the trained seat's, and one for each seat of self-play."""
-    return max(_leaf_seats(custom_envs.get(leaf) or {}) for leaf in sub_tags(custom_envs, tag))
+    return max(_leaf_seats(spec) for spec in leaf_specs(custom_envs, tag))
 
 
 def _leaf_seats(spec: Mapping[str, Any]) -> int:
-    players = (spec.get("env_config") or {}).get("player_info") or ()
-    own = [p.get("type") == "policy" and not p.get("checkpoint") for p in players]
+    own = [p.get("type") == "policy" and not p.get("checkpoint") for p in _own_players(spec)]
     if not any(own):
         return 1
     others = env_class(spec["env_type"]).seats - 1

@@ -1,4 +1,4 @@
-"""Next-token pretraining of a small Qwen2 on transcripts. CPU, bfloat16 autocast."""
+"""Next-token pretraining of a small Llama on transcripts. CPU, bfloat16 autocast."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ import time
 from collections.abc import Callable
 
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ragen.llm_agent.ctx_manager import ChatTokens
 
 log = logging.getLogger(__name__)
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast, *, hidden: int, layers: int, heads: int, intermediate: int, max_len: int, seed: int) -> Qwen2ForCausalLM:
+def build_model(tokenizer: PreTrainedTokenizerFast, *, hidden: int, layers: int, heads: int, intermediate: int, max_len: int, seed: int) -> LlamaForCausalLM:
+    # Llama, not Qwen2: transformers 5 replaces the tokenizer of every Qwen2 folder by Qwen2's own split
     torch.manual_seed(seed)
-    config = Qwen2Config(
+    config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
         num_key_value_heads=heads, intermediate_size=intermediate, max_position_embeddings=max_len,
         tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id, use_sliding_window=False,
+        pad_token_id=tokenizer.pad_token_id,
         rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
     )  # fmt: skip
-    return Qwen2ForCausalLM(config)
+    return LlamaForCausalLM(config)
 
 
 def encode(chat: ChatTokens, transcript, prompt_weight: float) -> tuple[list[int], list[float]]:
@@ -43,9 +44,9 @@ def encode(chat: ChatTokens, transcript, prompt_weight: float) -> tuple[list[int
 
 
 def train(
-    model: Qwen2ForCausalLM, batches: Callable[[int], list[tuple[list[int], list[float]]]], *, steps: int, lr: float,
+    model: LlamaForCausalLM, batches: Callable[[int], list[tuple[list[int], list[float]]]], *, steps: int, lr: float,
     pad_id: int, warmup: int = 100, on_step: Callable[[int, float], None] | None = None,
-) -> Qwen2ForCausalLM:  # fmt: skip
+) -> LlamaForCausalLM:  # fmt: skip
     """``batches(step)`` gives a list of (ids, weights). AdamW, cosine to a tenth, gradient clip 1."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -1,0 +1,326 @@
+"""The training loop: play, filter, credit, update, sync, report; the eight phases of one step.
+
+Algorithms are registered functions (``verl.trainer.ppo.core_algos``) and games are environments
+(``ragen.env``); this file knows neither. Everything that a resumed run needs lies in the checkpoint:
+models, optimizers and random states (workers), and :meth:`AgentTrainer._driver_state`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+from ragen.llm_agent.batch import build_batch
+from ragen.llm_agent.episode import Sampling
+from ragen.llm_agent.es_manager import TRAIN, VAL, deal_groups, deal_to_ranks, read_tags
+from ragen.llm_agent.trajectory import ABORTED, Trajectory
+from ragen.report.console import TrainDisplay
+from ragen.trainer import update_batch
+from ragen.trainer.credit import TOKEN_LEVEL, compute_advantages
+from ragen.trainer.difficulty import DifficultyMemory
+from ragen.trainer.rollout_filter import EmptyStop, FilterResult, RolloutFilterConfig, filter_rollouts
+from ragen.trainer.rollout_metrics import rollout_metrics, task_metrics
+from ragen.trainer.schedule import plays_of_step, plays_of_validation
+from ragen.trainer.trajectory_log import TrajectoryLog
+from ragen.trainer.worker_setup import Workers, start_workers
+from ragen.workers.agent_worker import PlayOrder
+from verl.protocol import DataProto, pad_dataproto_to_divisor, unpad_dataproto
+from verl.trainer.ppo.core_algos import get_kl_controller
+from verl.utils.checkpoint import CheckpointDir
+from verl.utils.tokenizer import hf_tokenizer
+from verl.utils.tracking import Tracking
+
+log = logging.getLogger(__name__)
+
+
+class AgentTrainer:
+    """One run in one folder.
+
+    Args:
+        config: a checked configuration (``ragen.trainer.config.validate_config``).
+        plan: what it amounts to.
+    """
+
+    def __init__(self, config, plan):
+        self.config, self.plan = config, plan
+        self.folder = Path(config.trainer.default_local_dir)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.tags = {phase: read_tags(OmegaConf.to_container(config.custom_envs, resolve=True), phase) for phase in (TRAIN, VAL)}
+        model = config.actor_rollout_ref.model
+        self.tokenizer = hf_tokenizer(model.path, trust_remote_code=bool(model.trust_remote_code))
+        self.pad_id = self.tokenizer.pad_token_id
+        self.filter = RolloutFilterConfig.from_rollout(config.actor_rollout_ref.rollout)
+        self.kl_controller = get_kl_controller(config.algorithm.kl_ctrl)
+        self.empty_stop = EmptyStop(self.filter.empty_stop_steps)
+        self.difficulty = DifficultyMemory.from_tags(self.tags[TRAIN])
+        self.estimator_state: dict = {}
+        self.checkpoints = CheckpointDir(self.folder, config.trainer.max_actor_ckpt_to_keep)
+        self.episodes = TrajectoryLog(self.folder, lambda i: self.tokenizer.decode([i]))
+        self.workers: Workers | None = None
+        self.step = 0
+
+    # -- a run ----------------------------------------------------------------------------------
+
+    def fit(self) -> None:
+        """Train to ``trainer.total_training_steps``, from the last checkpoint if there is one."""
+        trainer = self.config.trainer
+        self.checkpoints.clean()
+        self.workers = start_workers(self.config, self.plan.device)
+        self.step = self._resume()
+        self.tracking = Tracking(
+            project_name=trainer.project_name, experiment_name=trainer.experiment_name,
+            default_backend=[name for name in trainer.logger if name != "console"],  # the display is the console
+            config=OmegaConf.to_container(self.config, resolve=True),
+            folder=self.folder, resume_step=self.step,
+        )  # fmt: skip
+        self.episodes.cut_after(self.step)
+        total = trainer.total_training_steps
+        with TrainDisplay(total, trainer.experiment_name, history=self.tracking.history()) as self.display:
+            self.workers.actor.sync_weights()  # before the first episode, a resumed run's too
+            if trainer.val_before_train and self.step == 0:
+                self._log(0, self._validate(0))
+            if trainer.val_only:
+                return
+            while self.step < total:
+                self._one_step(self.step + 1, last=self.step + 1 == total)
+        self.tracking.finish()
+
+    def _one_step(self, step: int, last: bool) -> None:
+        trainer = self.config.trainer
+        started = time.perf_counter()
+        metrics = self._train_step(step)
+        timing = time.perf_counter() - started
+        metrics["timing_s/step"] = timing
+        metrics["perf/time_per_step"] = timing
+        metrics["perf/tokens_per_s"] = metrics.get("perf/total_num_tokens", 0.0) / timing
+        if _due(step, trainer.test_freq, last):
+            metrics |= self._validate(step)
+        self.step = step
+        if _due(step, trainer.save_freq, last):
+            with self._timed(metrics, "save_checkpoint"):
+                self._save(step, metrics)
+        else:
+            self._log(step, metrics)
+
+    def _train_step(self, step: int) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        with self._timed(metrics, "gen"):
+            trajectories, counters = self._play(TRAIN, step)
+        metrics |= task_metrics(trajectories, "train") | rollout_metrics(trajectories) | counters
+        self.difficulty.record(trajectories, step)
+        with self._timed(metrics, "filter"):
+            batch, kept = self._kept_batch(trajectories, metrics)
+        if batch is None:
+            self.episodes.write(step, TRAIN, trajectories, kept=set())
+            return metrics
+        with self._timed(metrics, "old_log_prob"):
+            batch = self._with_log_probs(batch, metrics)
+        with self._timed(metrics, "adv"):
+            batch, found = compute_advantages(batch, self.config, self.kl_controller, self.estimator_state)
+        metrics |= found
+        self.workers.actor.sleep_engine()
+        self._update(batch, step, metrics)
+        with self._timed(metrics, "sync"):
+            self.workers.actor.sync_weights()
+        self.episodes.write(step, TRAIN, trajectories, kept=kept, advantages=_advantages_by_trajectory(batch))
+        return metrics
+
+    # -- phases ---------------------------------------------------------------------------------
+
+    def _play(self, phase: str, step: int) -> tuple[list[Trajectory], dict[str, float]]:
+        """All episodes of a step, in (group, member) order, and what players counted."""
+        config, rollout = self.config, self.config.actor_rollout_ref.rollout
+        section, seed = config.es_manager[phase], int(config.seed[phase])
+        plays = plays_of_step(self._plain, step) if phase == TRAIN else plays_of_validation(self._plain)
+        groups = deal_groups(
+            base_seed=seed, phase=phase, step=step, tags=self.tags[phase], plays=plays, group_size=section.group_size
+        )
+        source = rollout if phase == TRAIN else rollout.val_kwargs
+        greedy = phase == VAL and not rollout.val_kwargs.do_sample
+        sampling = Sampling(
+            run_key=(seed, phase, step if phase == TRAIN else 0), max_tokens=rollout.response_length,
+            temperature=0.0 if greedy else source.temperature, top_p=source.top_p, top_k=source.top_k,
+        )  # fmt: skip
+        tp = int(rollout.tensor_model_parallel_size)
+        shares = deal_to_ranks(groups, self.plan.ranks // tp)
+        rates = self.difficulty.rates()
+        orders = [PlayOrder(shares[rank // tp] if rank % tp == 0 else [], self.tags[phase], sampling, rates) for rank in range(self.plan.ranks)]
+        played = self.workers.actor.play(orders)
+        trajectories = sorted((t for share, _ in played for t in share), key=lambda t: t.key)
+        counters: dict[str, float] = {}
+        for _, counted in played:
+            for name, value in counted.items():
+                if name != "seconds":
+                    counters[f"players/{name}"] = counters.get(f"players/{name}", 0.0) + value
+        return trajectories, counters
+
+    def _kept_batch(self, trajectories: list[Trajectory], metrics: dict) -> tuple[DataProto | None, set[int]]:
+        """The rows to train on: groups with signal, episodes that were played to an end of their own."""
+        usable = [i for i, t in enumerate(trajectories) if t.status != ABORTED and t.turns]
+        if not usable:
+            metrics |= self.empty_stop.update(True)
+            return None, set()
+        batch = build_batch(trajectories, self.pad_id)
+        if self.filter.metric.startswith("entropy"):
+            batch = self._with_entropy(batch)
+        result = self._filter(batch, trajectories, usable)
+        metrics |= result.metrics | self.empty_stop.update(result.empty)
+        if result.empty:
+            return None, set()
+        kept = {i for i, keep in zip(usable, result.rows, strict=True) if keep}
+        rows = np.isin(batch.non_tensor_batch["traj_id"], sorted(kept))
+        return batch.select_idxs(rows), kept
+
+    def _filter(self, batch: DataProto, trajectories: list[Trajectory], usable: list[int]) -> FilterResult:
+        values = {i: trajectories[i].reward for i in usable}
+        if self.filter.metric == "length":
+            values = {i: float(sum(t.end - t.start for t in trajectories[i].turns)) for i in usable}
+        elif self.filter.metric.startswith("entropy"):
+            mask = batch.batch["response_mask"].double()
+            sums, counts = (batch.batch["entropys"].double() * mask).sum(-1), mask.sum(-1)
+            ids = batch.non_tensor_batch["traj_id"]
+            values = {i: float(sums[ids == i].sum() / counts[ids == i].sum()) for i in usable}
+        groups = [(trajectories[i].group, trajectories[i].agent) for i in usable]
+        return filter_rollouts([values[i] for i in usable], groups, self.filter, [trajectories[i].tag for i in usable])
+
+    def _with_log_probs(self, batch: DataProto, metrics: dict) -> DataProto:
+        """Old log-probabilities where the update is not exactly on-policy, the reference's where a KL
+        term asks for them, values where there is a critic."""
+        config = self.config
+        batch.meta_info["temperature"] = float(config.actor_rollout_ref.rollout.temperature)
+        if self._needs_old_log_probs(batch) and "old_log_probs" not in batch.batch.keys():
+            batch = batch.union(self._over_ranks(self.workers.actor.compute_log_prob, batch))
+        if "old_log_probs" in batch.batch.keys():
+            gap = (batch.batch["old_log_probs"] - batch.batch["rollout_log_probs"]).abs()[batch.batch["response_mask"]]
+            metrics["rollout/logprob_diff_max"] = float(gap.max())
+            metrics["rollout/logprob_diff_mean"] = float(gap.mean())
+            batch = self._with_rollout_correction(batch, metrics)
+        if config.actor_rollout_ref.actor.use_kl_loss or config.algorithm.use_kl_in_reward:
+            batch = batch.union(self._over_ranks(self.workers.actor.compute_ref_log_prob, batch))
+        if config.algorithm.adv_estimator in TOKEN_LEVEL:
+            batch = batch.union(self._over_ranks(self.workers.critic.compute_values, batch))
+        return batch
+
+    def _needs_old_log_probs(self, batch: DataProto) -> bool:
+        config, actor = self.config, self.config.actor_rollout_ref.actor
+        trajectories = len(set(batch.non_tensor_batch["traj_id"].tolist()))
+        updates = update_batch.count_mini_batches(trajectories, actor.ppo_mini_batch_size) * actor.ppo_epochs
+        correction = config.algorithm.rollout_correction
+        return updates > 1 or config.algorithm.use_kl_in_reward or bool(correction.rollout_is or correction.rollout_rs)
+
+    def _with_rollout_correction(self, batch: DataProto, metrics: dict) -> DataProto:
+        correction = self.config.algorithm.rollout_correction
+        if not (correction.rollout_is or correction.rollout_rs):
+            return batch
+        from verl.trainer.ppo.rollout_correction import compute_rollout_correction_and_add_to_batch
+
+        batch, found = compute_rollout_correction_and_add_to_batch(batch, correction)
+        metrics |= found
+        return batch
+
+    def _with_entropy(self, batch: DataProto) -> DataProto:
+        batch.meta_info["temperature"] = float(self.config.actor_rollout_ref.rollout.temperature)
+        return batch.union(self._over_ranks(self.workers.actor.compute_log_prob, batch))
+
+    def _over_ranks(self, method, batch: DataProto) -> DataProto:
+        padded, extra = pad_dataproto_to_divisor(batch, self.plan.ranks)
+        return unpad_dataproto(method(padded), extra)
+
+    def _update(self, batch: DataProto, step: int, metrics: dict) -> None:
+        config, actor = self.config, self.config.actor_rollout_ref.actor
+        metrics["perf/total_num_tokens"] = float(batch.batch["attention_mask"].sum())
+        metrics["rollout/trained_share"] = float(batch.batch["response_mask"].sum() / batch.batch["attention_mask"].sum())
+        key = (int(config.seed.train), "mini_batches", step) if actor.shuffle else None
+        shares, balance = update_batch.deal_to_ranks(
+            batch, ranks=self.plan.ranks, mini_batch_size=actor.ppo_mini_batch_size, shuffle_key=key
+        )
+        metrics |= balance
+        if self.workers.critic is not None:
+            with self._timed(metrics, "update_critic"):
+                metrics |= self.workers.critic.update_critic(shares)[0].meta_info["metrics"]
+        if step > config.trainer.critic_warmup:
+            with self._timed(metrics, "update_actor"):
+                metrics |= self.workers.actor.update_actor(shares)[0].meta_info["metrics"]
+
+    def _validate(self, step: int) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        with self._timed(metrics, "testing"):
+            trajectories, _ = self._play(VAL, step)
+        self.episodes.write(step, VAL, trajectories)
+        return metrics | task_metrics(trajectories, "val")
+
+    # -- saving and resuming --------------------------------------------------------------------
+
+    def _driver_state(self) -> dict:
+        return {
+            "step": self.step,
+            "kl_controller": self.kl_controller.state_dict(),
+            "empty_stop": self.empty_stop.state_dict(),
+            "difficulty": self.difficulty.state_dict(),
+            "estimator": self.estimator_state,
+        }
+
+    def _save(self, step: int, metrics: dict) -> None:
+        # metrics first: a run killed between the two plays the step again and cuts this line off
+        self._log(step, metrics)
+        self.display.phase("saving")
+        with self.checkpoints.saving(step, self._driver_state) as folder:
+            self.workers.actor.save_checkpoint(str(folder / "actor"), global_step=step)
+            if self.workers.critic is not None:
+                self.workers.critic.save_checkpoint(str(folder / "critic"), global_step=step)
+
+    def _resume(self) -> int:
+        """Load the checkpoint that ``trainer.resume_mode`` names; the step it was saved at, or 0."""
+        trainer = self.config.trainer
+        if trainer.resume_mode == "disable":
+            return 0
+        source = Path(trainer.resume_from_path) if trainer.resume_mode == "resume_path" else self.checkpoints.latest()
+        if source is None:
+            return 0
+        step = self.checkpoints.verify(source)
+        log.info("resuming from %s", source)
+        self.workers.actor.load_checkpoint(str(source / "actor"))
+        if self.workers.critic is not None:
+            self.workers.critic.load_checkpoint(str(source / "critic"))
+        state = self.checkpoints.load_driver_state(source)
+        self.kl_controller.load_state_dict(state["kl_controller"])
+        self.empty_stop.load_state_dict(state["empty_stop"])
+        self.difficulty.load_state_dict(state["difficulty"])
+        self.estimator_state = state["estimator"]
+        return step
+
+    # -- small things ---------------------------------------------------------------------------
+
+    @property
+    def _plain(self) -> dict:
+        return OmegaConf.to_container(self.config, resolve=True)
+
+    def _log(self, step: int, metrics: dict) -> None:
+        self.tracking.log(metrics, step)
+        self.display.update(step, metrics)
+
+    @contextlib.contextmanager
+    def _timed(self, metrics: dict, name: str) -> Iterator[None]:
+        self.display.phase(name)
+        started = time.perf_counter()
+        yield
+        metrics[f"timing_s/{name}"] = time.perf_counter() - started
+
+
+def _due(step: int, every: int, last: bool) -> bool:
+    return last or (every > 0 and step % every == 0)
+
+
+def _advantages_by_trajectory(batch: DataProto) -> dict[int, list[list[float]]]:
+    lengths = batch.batch["attention_mask"].sum(-1).tolist()
+    found: dict[int, list[list[float]]] = {}
+    for row, i in enumerate(batch.non_tensor_batch["traj_id"].tolist()):
+        found.setdefault(i, []).append(torch.as_tensor(batch.batch["advantages"][row, : lengths[row] - 1]).tolist())
+    return found
