@@ -98,6 +98,7 @@ ONE_RANK = {
         "model.use_remove_padding": True, "model.override_config": {"attn_implementation": "torch_varlen"},
         "model.enable_gradient_checkpointing": True, "actor.fsdp_config.wrap_policy.min_num_params": 10**6,
     },
+    "shared prompts": {"actor.use_prefix_grouper": True, "actor.use_dynamic_bsz": True, "actor.ppo_max_token_len_per_gpu": 100},
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 from verl.workers.fsdp_workers import ActorRolloutRefWorker, CriticWorker
 
 PACKED = {"model.use_remove_padding": True, "model.override_config": {"attn_implementation": "torch_varlen"}}
+SHARED = {"actor.use_prefix_grouper": True}
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
@@ -54,7 +55,7 @@ def test_log_probs_and_exported_weights_are_those_of_transformers(model_path):
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32, attn_implementation="eager").eval()
     log_prob, entropy = transformers_log_probs(model, batch)
     budget = {"rollout.log_prob_use_dynamic_bsz": True, "rollout.log_prob_max_token_len_per_gpu": 60}
-    for rank, results in enumerate(run_ranks(log_probs_and_weights, 2, model_path, dealing, [{}, PACKED, budget])):
+    for rank, results in enumerate(run_ranks(log_probs_and_weights, 2, model_path, dealing, [{}, PACKED, budget, SHARED])):
         for found, weights in results:
             np.testing.assert_allclose(found["log"], log_prob[dealing[rank]], atol=2e-5)
             np.testing.assert_allclose(found["entropy"], entropy[dealing[rank]], atol=2e-5)

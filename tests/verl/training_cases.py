@@ -61,13 +61,16 @@ def worker_config(path: str, **changes) -> OmegaConf:
 def game_batch(rows: int = 9, seed: int = 1, longest: int = 30) -> dict[str, torch.Tensor]:
     """Right-padded rows with two sampled stretches each (multi-turn), old log-probabilities near a tiny model's."""
     generator = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(8, longest + 1, (rows,), generator=generator)
+    lengths = torch.randint(12, longest + 1, (rows,), generator=generator)
     width = int(lengths.max())
     real = torch.arange(width) < lengths[:, None]
-    input_ids = torch.randint(1, VOCAB, (rows, width), generator=generator) * real
+    input_ids = torch.randint(1, VOCAB, (rows, width), generator=generator)
+    input_ids[1:4, :5] = input_ids[0, :5]  # four members of one group, and two of another
+    input_ids[5, :5] = input_ids[4, :5]
+    input_ids = input_ids * real
     response_mask = torch.zeros(rows, width - 1, dtype=torch.bool)
     for row, length in enumerate(lengths.tolist()):
-        response_mask[row, 2 : 2 + length // 4] = True
+        response_mask[row, 4 : 4 + length // 4] = True
         response_mask[row, length - 1 - length // 4 : length - 2] = True  # the last token was not sampled
     return {
         "input_ids": input_ids,

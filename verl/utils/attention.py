@@ -1,8 +1,8 @@
 """Attention over packed sequences, registered with transformers as `torch_varlen`.
 
-A packed micro-batch is one row that holds sequences end to end; `cu_seq_lens_q` marks where each begins. On a GPU in
-half precision the kernel is `torch.nn.attention.varlen`; elsewhere (CPU, float32) each sequence goes through PyTorch's
-scaled dot-product attention by itself, which is exact and needs no padding, but is one call a sequence.
+A packed micro-batch is one row that holds segments end to end: whole sequences, or a prompt followed by what each of several
+sequences adds to it. On a GPU in half precision the kernel is `torch.nn.attention.varlen`; elsewhere (CPU, float32) each
+segment goes through PyTorch's scaled dot-product attention by itself, which is exact and needs no padding.
 """
 
 import importlib.util
@@ -18,18 +18,31 @@ logger = logging.getLogger(__name__)
 PACKED = ("torch_varlen", "flash_attention_2", "flash_attention_3")
 
 
-def resolve_attention(use_remove_padding: bool, device: str, requested: str | None = None) -> tuple[str, bool]:
+def resolve_attention(
+    use_remove_padding: bool, device: str, requested: str | None = None, share_prompts: bool = False
+) -> tuple[str, bool]:
     """Which attention a model is built with, and whether its micro-batches are packed.
 
     Args:
-        use_remove_padding: `model.use_remove_padding`. On a CPU it is not followed (length-sorted padding measured
-            faster there) unless `requested` names a packed attention.
+        use_remove_padding: `model.use_remove_padding`. On a CPU it is not followed (length-sorted padding is as fast there)
+            unless `requested` names a packed attention.
         device: "cpu" or "cuda".
         requested: `model.override_config.attn_implementation`, where given.
+        share_prompts: `actor.use_prefix_grouper`; always packed, and `torch_varlen` alone can do it.
 
     Returns:
         (name for `attn_implementation`, packed)
+
+    Raises:
+        ValueError: `share_prompts` with another attention.
     """
+    if share_prompts:
+        if requested not in (None, "torch_varlen"):
+            raise ValueError(
+                f"actor.use_prefix_grouper=true needs attention torch_varlen, but model.override_config.attn_implementation is "
+                f"{requested!r}: remove that key"
+            )
+        return "torch_varlen", True
     if requested is not None:
         return requested, use_remove_padding and requested in PACKED
     if not use_remove_padding:
@@ -52,16 +65,23 @@ def torch_varlen_attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    segment_lengths: tuple[int, ...] | None = None,
+    segment_prefixes: tuple[int, ...] | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
+    cu_seq_lens_k: torch.Tensor | None = None,
     max_length_q: int | None = None,
+    max_length_k: int | None = None,
+    key_index: torch.Tensor | None = None,
     **kwargs,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each packed sequence, in the form that transformers' `AttentionInterface` calls.
+    """Causal attention within each segment and to the prompt before it, as transformers' `AttentionInterface` calls it.
 
     Args:
         query: (1, heads, tokens, head_dim); `key`, `value`: (1, kv_heads, tokens, head_dim).
-        cu_seq_lens_q: (sequences + 1,) int32, where each sequence begins; None for ordinary right-padded rows.
-        max_length_q: tokens of the longest sequence.
+        segment_lengths: tokens of each segment; None for ordinary right-padded rows.
+        segment_prefixes: for each segment the segment that it continues, -1 for none.
+        cu_seq_lens_q, cu_seq_lens_k, max_length_q, max_length_k: boundaries and longest, of queries and of the keys they see.
+        key_index: on a GPU, which tokens are the keys of each segment, end to end; None where a segment sees itself alone.
         sliding_window: how many tokens back a position sees, itself counted; None for all.
 
     Returns:
@@ -69,36 +89,45 @@ def torch_varlen_attention(
     """
     if softcap is not None or dropout:
         raise ValueError("attention torch_varlen has neither soft-capping nor dropout: set use_remove_padding=false")
-    if cu_seq_lens_q is None:
-        return _padded(query, key, value, scaling, sliding_window), None
+    if segment_lengths is None:
+        return _causal(query, key, value, scaling, sliding_window), None
     if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
         from torch.nn.attention.varlen import varlen_attn
 
-        window = (-1, 0) if sliding_window is None else (sliding_window - 1, 0)
+        q, k, v = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
+        if key_index is not None:
+            k, v = k.index_select(0, key_index), v.index_select(0, key_index)
+        # Where a segment has more keys than queries, flash attention's causal mask is aligned to the last of both.
+        window = (-1 if sliding_window is None else sliding_window - 1, 0)
         output = varlen_attn(
-            *(tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value)),
-            cu_seq_lens_q,
-            cu_seq_lens_q,
-            max_length_q,
-            max_length_q,
-            scale=scaling,
-            window_size=window,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
+            q, k, v, cu_seq_lens_q, cu_seq_lens_k, max_length_q, max_length_k,
+            scale=scaling, window_size=window, enable_gqa=q.shape[1] != k.shape[1],
+        )  # fmt: skip
         return output.unsqueeze(0), None
-    lengths = cu_seq_lens_q.diff().tolist()
-    pieces = zip(*(tensor.split(lengths, dim=2) for tensor in (query, key, value)), strict=True)
-    return torch.cat([_padded(q, k, v, scaling, sliding_window) for q, k, v in pieces], dim=1), None
+    return _by_segment(query, key, value, scaling, sliding_window, segment_lengths, segment_prefixes), None
 
 
-def _padded(query, key, value, scaling, sliding_window) -> torch.Tensor:
-    """Causal attention of ordinary rows; right padding needs no mask, for no real token looks to its right."""
-    length = query.shape[2]
+def _by_segment(query, key, value, scaling, sliding_window, lengths, prefixes) -> torch.Tensor:
+    # split, not slices: the backward of a slice fills a whole tensor with zeros, for every segment
+    q, k, v = (tensor.split(lengths, dim=2) for tensor in (query, key, value))
+    outputs = []
+    for index, prefix in enumerate(prefixes):
+        keys, values = k[index], v[index]
+        if prefix >= 0:
+            keys, values = torch.cat([k[prefix], keys], dim=2), torch.cat([v[prefix], values], dim=2)
+        outputs.append(_causal(q[index], keys, values, scaling, sliding_window))
+    return torch.cat(outputs, dim=1)
+
+
+def _causal(query, key, value, scaling, sliding_window) -> torch.Tensor:
+    """Causal attention of the last queries of a sequence of keys; right padding needs no mask, for nothing looks to its right."""
+    queries, keys = query.shape[2], key.shape[2]
     mask = None
-    if sliding_window is not None and length > sliding_window:
-        position = torch.arange(length, device=query.device)
-        back = position[:, None] - position[None, :]
-        mask = (back >= 0) & (back < sliding_window)
+    if queries != keys or (sliding_window is not None and keys > sliding_window):
+        back = torch.arange(keys - queries, keys, device=query.device)[:, None] - torch.arange(keys, device=query.device)
+        mask = back >= 0
+        if sliding_window is not None:
+            mask &= back < sliding_window
     output = scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
     )

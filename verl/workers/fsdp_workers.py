@@ -101,10 +101,11 @@ class ActorRolloutRefWorker(_TrainingWorker):
     def init_model(self) -> None:
         """Build and shard the models of this role. All ranks together."""
         config, key = self.config, "actor_rollout_ref.model.path"
+        share_prompts = bool(config.actor.get("use_prefix_grouper", False))
         if self._has_policy:
             self.trained = build_sharded_model(
                 "causal_lm", config.model, config.actor.fsdp_config, key=key,
-                compile_layers=bool(config.actor.get("use_torch_compile", False)),
+                compile_layers=bool(config.actor.get("use_torch_compile", False)), share_prompts=share_prompts,
             )  # fmt: skip
             add_optimizer(self.trained, config.actor.optim)
             self.actor = DataParallelPPOActor(config.actor, self.trained.module, self.trained.optimizer, self.trained.packed)
@@ -113,9 +114,10 @@ class ActorRolloutRefWorker(_TrainingWorker):
         if self._has_reference and not (self.trained and has_adapters(self.trained)):
             fsdp_config = OmegaConf.merge(config.actor.fsdp_config, config.ref.get("fsdp_config") or {})
             model_config = OmegaConf.merge(config.model, {"enable_gradient_checkpointing": False, "lora_rank": 0})
-            self._reference = build_sharded_model("causal_lm", model_config, fsdp_config, key=key)
+            self._reference = build_sharded_model("causal_lm", model_config, fsdp_config, share_prompts=share_prompts, key=key)
             self._reference.module.requires_grad_(False)
-            self.ref_policy = DataParallelPPOActor(config.ref, self._reference.module, packed=self._reference.packed)
+            ref_config = OmegaConf.merge(config.ref, {"use_prefix_grouper": share_prompts})
+            self.ref_policy = DataParallelPPOActor(ref_config, self._reference.module, packed=self._reference.packed)
             self._reference.offload()
 
     @register(dispatch_mode=Dispatch.DP_COMPUTE_PROTO)
@@ -191,8 +193,9 @@ class CriticWorker(_TrainingWorker):
         """Build and shard the value model. All ranks together."""
         config = self.config
         self.trained = build_sharded_model(
-            "value", config.model, config.model.get("fsdp_config") or {}, key="critic.model.path"
-        )
+            "value", config.model, config.model.get("fsdp_config") or {}, key="critic.model.path",
+            share_prompts=bool(config.get("use_prefix_grouper", False)),
+        )  # fmt: skip
         add_optimizer(self.trained, config.optim)
         self.critic = DataParallelPPOCritic(config, self.trained.module, self.trained.optimizer, self.trained.packed)
         self._prepare_checkpoints(config.model)

@@ -1,27 +1,32 @@
 """A batch cut into micro-batches that compute only what is needed.
 
 Rows are sorted by length and cut behind their last selected token (what follows cannot change what is computed). A
-micro-batch is either padded to its own longest row or packed into one row without padding; in both cases the head is
-applied at selected positions only, and the result is put back into a (rows, width) matrix aligned with
+micro-batch is padded to its own longest row, or packed into one row without padding, where a shared prompt may stand once;
+the head is applied at selected positions only, and the result is put back into a (rows, width) matrix aligned with
 `responses = input_ids[:, 1:]`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
 
 from verl.utils.seqlen_balancing import length_sorted_micro_batches
+from verl.workers.prefix_sharing import PromptGroup, attention_arguments, lay_out, prompt_groups, split_by_prompt
 
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """How large a micro-batch may be: tokens (`use_dynamic_bsz`), else rows, else everything at once."""
+    """How large a micro-batch may be: tokens (`use_dynamic_bsz`), else rows, else everything at once; and its form.
+
+    `share_prompts` computes the common prompt of rows once; it implies `packed`.
+    """
 
     max_tokens: int | None = None
     max_rows: int | None = None
     packed: bool = False
+    share_prompts: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,8 @@ class MicroBatch:
         positions: (n,) selected hidden states, counted over the flattened input; `labels`: (n,) the token after each.
         at: (n,) row and (n,) column of each selected position in the (b, width) matrix.
         width: columns of that matrix.
-        real_tokens, computed_tokens: input positions with a token of the rows, and all that are computed.
+        real_tokens, computed_tokens: tokens of the rows that are needed, and positions computed for them (more by padding,
+            fewer by shared prompts).
     """
 
     rows: torch.Tensor
@@ -64,11 +70,19 @@ def needed_lengths(selected: torch.Tensor) -> torch.Tensor:
     return (selected * columns).amax(dim=1) if selected.shape[1] else selected.new_zeros(len(selected), dtype=torch.long)
 
 
-def split_rows(lengths: Sequence[int], limits: BatchLimits) -> list[list[int]]:
-    """Rows of length above 0 in micro-batches, sorted by length; every row once, never above the limits."""
-    rows = [row for row, length in enumerate(lengths) if length > 0]
+def split_rows(input_ids: torch.Tensor, selected: torch.Tensor, rows: Sequence[int], limits: BatchLimits) -> list[list[int]]:
+    """Those of `rows` with a selected position, in micro-batches: each row once, never above the limits.
+
+    Args:
+        input_ids: (B, T); selected: (B, T-1) bool.
+    """
+    lengths = needed_lengths(selected).tolist()
+    rows = [row for row in rows if lengths[row] > 0]
     if not rows:
         return []
+    if limits.share_prompts:
+        groups = prompt_groups(input_ids, selected, rows)
+        return split_by_prompt(groups, lengths, limits.max_tokens, limits.max_rows)
     if limits.max_tokens is not None:
         groups = length_sorted_micro_batches([lengths[row] for row in rows], limits.max_tokens, padded=not limits.packed)
         return [[rows[index] for index in group] for group in groups]
@@ -78,7 +92,7 @@ def split_rows(lengths: Sequence[int], limits: BatchLimits) -> list[list[int]]:
 
 
 def make_micro_batch(
-    input_ids: torch.Tensor, selected: torch.Tensor, rows: Sequence[int], packed: bool, device: torch.device
+    input_ids: torch.Tensor, selected: torch.Tensor, rows: Sequence[int], limits: BatchLimits, device: torch.device
 ) -> MicroBatch:
     """Cut `rows` out of a right-padded batch.
 
@@ -89,44 +103,44 @@ def make_micro_batch(
     index = torch.as_tensor(rows, dtype=torch.long)
     lengths = needed_lengths(selected[index])
     width = int(lengths.max())
-    inputs, chosen = input_ids[index, :width], selected[index, :width]
-    at = chosen.nonzero(as_tuple=True)
-    labels = input_ids[index, 1 : width + 1][at]
-    real = int(lengths.sum())
-    if packed:
-        present = torch.arange(width) < lengths[:, None]
-        starts = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
-        model_inputs = {
-            "input_ids": inputs[present][None],
-            "position_ids": torch.arange(width).expand_as(inputs)[present][None],
-            "cu_seq_lens_q": starts.to(torch.int32),
-            "cu_seq_lens_k": starts.to(torch.int32),
-            "max_length_q": width,
-            "max_length_k": width,
-        }
-        positions = starts[at[0]] + at[1]
+    at = selected[index, :width].nonzero(as_tuple=True)
+    if limits.packed or limits.share_prompts:
+        model_inputs, positions = _packed(input_ids, selected, list(rows), lengths.tolist(), at, limits.share_prompts, device)
     else:
         # Causal attention needs no mask where padding is on the right, nor positions other than 0, 1, 2, ...
-        model_inputs = {"input_ids": inputs}
+        model_inputs = {"input_ids": input_ids[index, :width]}
         positions = at[0] * width + at[1]
     return MicroBatch(
         rows=index,
         model_inputs={k: v.to(device) if torch.is_tensor(v) else v for k, v in model_inputs.items()},
         positions=positions.to(device),
-        labels=labels.to(device),
+        labels=input_ids[index, 1 : width + 1][at].to(device),
         at=(at[0].to(device), at[1].to(device)),
         width=width,
-        real_tokens=real,
+        real_tokens=int(lengths.sum()),
         computed_tokens=model_inputs["input_ids"].numel(),
     )
 
 
-def empty_micro_batch(packed: bool, device: torch.device) -> MicroBatch:
+def _packed(input_ids, selected, rows, lengths, at, share_prompts, device) -> tuple[dict, torch.Tensor]:
+    """The backbone's arguments for rows end to end, and where the selected positions `at` stand in them."""
+    length_of = dict(zip(rows, lengths, strict=True))
+    groups = prompt_groups(input_ids, selected, rows) if share_prompts else [PromptGroup(0, [row]) for row in rows]
+    segments, places = lay_out(groups, length_of)
+    model_inputs = {
+        "input_ids": torch.cat([input_ids[s.row, s.column : s.column + s.length] for s in segments])[None],
+        "position_ids": torch.cat([torch.arange(s.column, s.column + s.length) for s in segments])[None],
+        **attention_arguments(segments, device),
+    }
+    shared, prompt_start, own_start = torch.tensor([places[row] for row in rows]).T
+    row, column = at
+    return model_inputs, column + torch.where(column < shared[row], prompt_start[row], own_start[row])
+
+
+def empty_micro_batch(limits: BatchLimits, device: torch.device) -> MicroBatch:
     """Two tokens of no row: what a rank runs while others still have work, so that collectives match."""
-    filler = make_micro_batch(torch.zeros(1, 3, dtype=torch.long), torch.tensor([[False, True]]), [0], packed, device)
-    return MicroBatch(
-        filler.rows[:0], filler.model_inputs, filler.positions, filler.labels, filler.at, filler.width, 0, filler.computed_tokens
-    )
+    filler = make_micro_batch(torch.zeros(1, 3, dtype=torch.long), torch.tensor([[False, True]]), [0], limits, device)
+    return replace(filler, rows=filler.rows[:0], real_tokens=0)
 
 
 def most_over_ranks(counts: Sequence[int], device: torch.device) -> list[int]:

@@ -22,7 +22,6 @@ from verl.workers.micro_batch import (
     empty_micro_batch,
     make_micro_batch,
     most_over_ranks,
-    needed_lengths,
     split_rows,
 )
 
@@ -103,11 +102,8 @@ def plan_mini_batches(data: DataProto, limits: BatchLimits, device: torch.device
     if highest > count:
         raise ValueError(f"mini_batch {highest - 1} in a batch whose meta_info says num_mini_batches={count}")
 
-    lengths = needed_lengths(mask)
-    groups = []
-    for index in range(count):
-        rows = (belongs == index).nonzero().flatten().tolist()
-        groups.append([[rows[i] for i in group] for group in split_rows(lengths[rows].tolist(), limits)])
+    input_ids = data.batch["input_ids"]
+    groups = [split_rows(input_ids, mask, (belongs == index).nonzero().flatten().tolist(), limits) for index in range(count)]
     trained = mask.sum(dim=1)
     counts = torch.zeros(2, count, dtype=torch.long)
     counts[0].index_add_(0, belongs, trained)
@@ -140,7 +136,8 @@ def run_update(
             share of the mini-batch's loss. For a micro-batch without rows it must still run the forward and return a
             zero that reaches every parameter.
         keep_whole: whole parameters and gradients stay on every rank between micro-batches.
-        prefix: "actor" or "critic", for `<prefix>/grad_norm` and `<prefix>/skipped_steps`.
+        prefix: "actor" or "critic", for `<prefix>/grad_norm`, `<prefix>/skipped_steps` and `perf/<prefix>_tokens`,
+            `_tokens_computed` (padding counted, a shared prompt once) and `_padding` (share of computed positions).
 
     A step whose gradient norm is not finite is left out, warned of and counted.
     """
@@ -156,12 +153,12 @@ def run_update(
                 if keep_whole:
                     accumulate_gradients(module, is_last=index == mini.forwards - 1)
                 if index < len(mini.groups):
-                    micro = make_micro_batch(data.batch["input_ids"], selected, mini.groups[index], limits.packed, device)
+                    micro = make_micro_batch(data.batch["input_ids"], selected, mini.groups[index], limits, device)
                 else:
-                    micro = empty_micro_batch(limits.packed, device)
+                    micro = empty_micro_batch(limits, device)
                 loss_of(micro, mini, metrics, steps == 0).backward()
-                metrics.total("perf/tokens_real", micro.real_tokens)
-                metrics.total("perf/tokens_computed", micro.computed_tokens)
+                metrics.total(f"perf/{prefix}_tokens", micro.real_tokens)
+                metrics.total(f"perf/{prefix}_tokens_computed", micro.computed_tokens)
             norm = clip_grad_norm(parameters, grad_clip)
             steps += 1
             norms.append(norm)
@@ -174,6 +171,8 @@ def run_update(
     result = metrics.over_ranks(steps)
     result[f"{prefix}/grad_norm"] = sum(norms) / max(steps, 1)
     result[f"{prefix}/skipped_steps"] = float(skipped)
+    if computed := result.get(f"perf/{prefix}_tokens_computed"):
+        result[f"perf/{prefix}_padding"] = max(0.0, 1.0 - result[f"perf/{prefix}_tokens"] / computed)
     return result
 
 
@@ -191,14 +190,14 @@ def run_forward(
     Args:
         forward: micro-batch -> tensors (n,) at its selected positions. All ranks call it equally often.
     """
-    groups = split_rows(needed_lengths(selected).tolist(), limits)
+    groups = split_rows(input_ids, selected, range(len(selected)), limits)
     module.eval()
     results: list[torch.Tensor | None] | None = None
     for index in range(most_over_ranks([len(groups)], device)[0]):
         if index >= len(groups):
-            forward(empty_micro_batch(limits.packed, device))
+            forward(empty_micro_batch(limits, device))
             continue
-        micro = make_micro_batch(input_ids, selected, groups[index], limits.packed, device)
+        micro = make_micro_batch(input_ids, selected, groups[index], limits, device)
         values = forward(micro)
         if results is None:
             results = [None if value is None else torch.zeros(selected.shape) for value in values]

@@ -78,7 +78,9 @@ class ShardedModel:
                 yield weight.name, weight.combine([next(whole) for _ in weight.parts()])
 
 
-def build_sharded_model(kind: str, model_config, fsdp_config, *, compile_layers: bool = False, key: str) -> ShardedModel:
+def build_sharded_model(
+    kind: str, model_config, fsdp_config, *, compile_layers: bool = False, share_prompts: bool = False, key: str
+) -> ShardedModel:
     """Build, adapt and shard a model. All ranks call it together; rank 0 alone reads the weights.
 
     Args:
@@ -86,13 +88,15 @@ def build_sharded_model(kind: str, model_config, fsdp_config, *, compile_layers:
         model_config: VeRL's `model` section: `path`, `trust_remote_code`, `override_config`, `use_remove_padding`,
             `enable_gradient_checkpointing`, `lora_rank`, `lora_alpha`, `target_modules`, `exclude_modules`.
         fsdp_config: VeRL's `fsdp_config`; `model_dtype` is that of the shards (float32).
+        compile_layers: `torch.compile` every decoder layer.
+        share_prompts: the attention must be able to compute shared prompts once.
         key: name of the path's config key, for errors.
     """
     device = get_device_name()
     overrides = _plain(model_config.get("override_config") or {})
     trust = bool(model_config.get("trust_remote_code", False))
     attention, packed = resolve_attention(
-        bool(model_config.get("use_remove_padding", False)), device, overrides.get("attn_implementation")
+        bool(model_config.get("use_remove_padding", False)), device, overrides.get("attn_implementation"), share_prompts
     )
     hf_config = load_model_config(model_config.path, overrides, trust, key)
     build = {"causal_lm": build_causal_lm, "value": build_value_model}[kind]

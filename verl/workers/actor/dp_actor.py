@@ -35,6 +35,7 @@ class DataParallelPPOActor:
         self.actor_module = actor_module
         self.actor_optimizer = actor_optimizer
         self.packed = packed
+        self.share_prompts = bool(config.get("use_prefix_grouper", False))
         self.device = compute_device()
         bind_log_prob_forward(actor_module)
 
@@ -124,8 +125,11 @@ class DataParallelPPOActor:
             "dp_size": 1,  # gradients are summed over the ranks, not averaged
             "batch_num_tokens": mini.tokens,
             "global_batch_size": mini.sequences,
-            "loss_scale_factor": config.get("loss_scale_factor"),
+            # null: the width of the step's batch, the same for every rank and micro-batch
+            "loss_scale_factor": config.get("loss_scale_factor") or batch["response_mask"].shape[1],
         }
+        # chosen in the whole batch of the step (add_cov_selected) for the losses that rank tokens
+        chosen = {"cov_selected": micro.take(batch["cov_selected"])} if "cov_selected" in batch.keys() else {}
         token_share = int(mask.sum()) / mini.tokens
         has_old = "old_log_probs" in batch.keys()
         old_log_prob = micro.take(batch["old_log_probs"]) if has_old else log_prob.detach()
@@ -137,6 +141,7 @@ class DataParallelPPOActor:
             loss_agg_mode=mode,
             config=with_batch_info(config, **counts),
             rollout_is_weights=micro.take(batch["rollout_is_weights"]) if "rollout_is_weights" in batch.keys() else None,
+            **chosen,
         )
         metrics.share("actor/pg_loss", loss.detach())
         for name, value in loss_metrics.items():
@@ -158,10 +163,10 @@ class DataParallelPPOActor:
     def _update_limits(self) -> BatchLimits:
         config = self.config
         if config.get("use_dynamic_bsz", False):
-            return BatchLimits(max_tokens=int(config.get("ppo_max_token_len_per_gpu", 16384)), packed=self.packed)
-        return BatchLimits(max_rows=config.get("ppo_micro_batch_size_per_gpu"), packed=self.packed)
+            return BatchLimits(max_tokens=int(config.get("ppo_max_token_len_per_gpu", 16384)), packed=self.packed, share_prompts=self.share_prompts)
+        return BatchLimits(max_rows=config.get("ppo_micro_batch_size_per_gpu"), packed=self.packed, share_prompts=self.share_prompts)
 
     def _log_prob_limits(self, meta_info: dict) -> BatchLimits:
         if meta_info.get("use_dynamic_bsz", False):
-            return BatchLimits(max_tokens=int(meta_info["max_token_len"]), packed=self.packed)
-        return BatchLimits(max_rows=meta_info.get("micro_batch_size"), packed=self.packed)
+            return BatchLimits(max_tokens=int(meta_info["max_token_len"]), packed=self.packed, share_prompts=self.share_prompts)
+        return BatchLimits(max_rows=meta_info.get("micro_batch_size"), packed=self.packed, share_prompts=self.share_prompts)

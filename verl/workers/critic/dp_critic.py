@@ -25,6 +25,7 @@ class DataParallelPPOCritic:
         self.critic_module = critic_module
         self.critic_optimizer = critic_optimizer
         self.packed = packed
+        self.share_prompts = bool(config.get("use_prefix_grouper", False))
         self.device = compute_device()
         bind_value_forward(critic_module)
 
@@ -70,7 +71,7 @@ class DataParallelPPOCritic:
                 global_batch_info={
                     "batch_num_tokens": mini.tokens,
                     "global_batch_size": mini.sequences,
-                    "loss_scale_factor": config.get("loss_scale_factor"),
+                    "loss_scale_factor": config.get("loss_scale_factor") or batch["response_mask"].shape[1],
                 },
             )
             metrics.share("critic/vf_loss", loss.detach())
@@ -94,5 +95,5 @@ class DataParallelPPOCritic:
     def _limits(self) -> BatchLimits:
         config = self.config
         if config.get("use_dynamic_bsz", False):
-            return BatchLimits(max_tokens=int(config.get("ppo_max_token_len_per_gpu", 16384)), packed=self.packed)
-        return BatchLimits(max_rows=config.get("ppo_micro_batch_size_per_gpu"), packed=self.packed)
+            return BatchLimits(max_tokens=int(config.get("ppo_max_token_len_per_gpu", 16384)), packed=self.packed, share_prompts=self.share_prompts)
+        return BatchLimits(max_rows=config.get("ppo_micro_batch_size_per_gpu"), packed=self.packed, share_prompts=self.share_prompts)
