@@ -19,20 +19,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from tensordict import NonTensorData, NonTensorStack, TensorDict
+from tensordict import TensorDict
 from torch.utils.data import DataLoader
 
-from verl._protocol import disk
+from verl._protocol import disk, merge
+from verl._protocol.batch_dim import fold_batch_dim, pad_dataproto_to_divisor, unfold_batch_dim, unpad_dataproto
 from verl._protocol.checks import DataProtoError, MissingKeyError, require_keys
+from verl._protocol.config import DataProtoConfig
 from verl._protocol.future import DataProtoFuture
-from verl._protocol.merge import (
-    concat_numpy_dicts,
-    concat_tensor_dicts,
-    merge_meta_info,
-    union_numpy_dict,
-    union_tensor_dict,
-    union_two_dict,
-)
+from verl._protocol.merge import union_numpy_dict, union_tensor_dict, union_two_dict
 from verl._protocol.rows import as_counts, as_index, as_object_array
 from verl._protocol.wire import (
     deserialize_single_tensor,
@@ -62,28 +57,6 @@ __all__ = [
     "union_two_dict",
     "unpad_dataproto",
 ]
-
-
-class _DataProtoConfigMeta(type):
-    _auto_padding = False
-
-    @property
-    def auto_padding(cls) -> bool:
-        return cls._auto_padding or os.environ.get("VERL_AUTO_PADDING", "").upper() in ("TRUE", "1")
-
-    @auto_padding.setter
-    def auto_padding(cls, enabled: bool) -> None:
-        if not isinstance(enabled, bool):
-            raise DataProtoError(f"auto_padding must be True or False, got {enabled!r}")
-        _DataProtoConfigMeta._auto_padding = enabled
-
-
-class DataProtoConfig(metaclass=_DataProtoConfigMeta):
-    """``DataProtoConfig.auto_padding = True`` (or ``VERL_AUTO_PADDING=1``) lets a DP dispatch pad any
-    batch to a multiple of the ranks and cut the padding off the result. One batch alone asks for it
-    with ``DataProto.from_dict(..., auto_padding=True)``."""
-
-    auto_padding_key = "_verl_auto_padding"
 
 
 @dataclass(eq=False)
@@ -332,9 +305,9 @@ class DataProto:
         if not data:
             raise DataProtoError("concat of no parts: there is nothing to tell the keys from")
         return type(data[0])(
-            batch=concat_tensor_dicts([d.batch for d in data]),
-            non_tensor_batch=concat_numpy_dicts([d.non_tensor_batch for d in data]),
-            meta_info=merge_meta_info([d.meta_info for d in data]),
+            batch=merge.concat_tensor_dicts([d.batch for d in data]),
+            non_tensor_batch=merge.concat_numpy_dicts([d.non_tensor_batch for d in data]),
+            meta_info=merge.merge_meta_info([d.meta_info for d in data]),
         )
 
     def make_iterator(
@@ -406,17 +379,7 @@ class DataProto:
 
     def to_tensordict(self) -> TensorDict:
         """One TensorDict with everything: arrays become lists of values, meta_info plain values."""
-        taken = [k for k in self.meta_info if k in self._keys()] + [
-            k for k in self.non_tensor_batch if self.batch is not None and k in self.batch.keys()
-        ]
-        if taken:
-            raise DataProtoError(f"to_tensordict: {taken} would be there twice: rename them first")
-        out = TensorDict({} if self.batch is None else dict(self.batch.items()), batch_size=[len(self)])
-        for key, value in self.non_tensor_batch.items():
-            out[key] = NonTensorStack(*value.tolist())
-        for key, value in self.meta_info.items():
-            out[key] = NonTensorData(value, batch_size=out.batch_size)
-        return out
+        return merge.to_tensordict(self.batch, self.non_tensor_batch, self.meta_info, len(self))
 
     def print_size(self, prefix: str = "") -> None:
         """Print the bytes held by each part, in GiB."""
@@ -425,47 +388,6 @@ class DataProto:
         head = f"{prefix}, " if prefix else ""
         # printing is what this method is for
         print(f"{head}Size of tensordict: {tensors / 2**30} GB, size of non_tensor_batch: {arrays / 2**30} GB")
-
-
-def pad_dataproto_to_divisor(data: DataProto, size_divisor: int) -> tuple[DataProto, int]:
-    """``(padded, pad_size)``: rows from the start, repeated in order, make the length a multiple of
-    ``size_divisor``. An empty batch cannot be padded and has pad size 0."""
-    if not isinstance(data, DataProto):
-        raise DataProtoError(f"data must be a DataProto, got {type(data).__name__}")
-    pad_size = -len(data) % size_divisor
-    if pad_size == 0:
-        return data, 0
-    return data.select_idxs(np.arange(len(data) + pad_size) % len(data)), pad_size
-
-
-def unpad_dataproto(data: DataProto, pad_size: int) -> DataProto:
-    """Without the last ``pad_size`` rows."""
-    return data.slice(0, len(data) - pad_size) if pad_size else data
-
-
-def fold_batch_dim(data: DataProto, new_batch_size: int) -> DataProto:
-    """``(B, ...) -> (new_batch_size, B // new_batch_size, ...)`` in every entry."""
-    if new_batch_size < 1 or len(data) % new_batch_size:
-        raise DataProtoError(f"{len(data)} rows do not fold into {new_batch_size} rows")
-    return _reshape_batch(data, lambda shape: (new_batch_size, len(data) // new_batch_size, *shape[1:]), new_batch_size)
-
-
-def unfold_batch_dim(data: DataProto, batch_dims: int = 2) -> DataProto:
-    """The first ``batch_dims`` dimensions of every entry become one: ``(B, n, ...) -> (B * n, ...)``."""
-    entries = [*(() if data.batch is None else data.batch.values()), *data.non_tensor_batch.values()]
-    leading = {tuple(entry.shape[:batch_dims]) for entry in entries}
-    if len(leading) != 1 or len(next(iter(leading))) != batch_dims:
-        raise DataProtoError(f"the entries do not share {batch_dims} leading dimensions: they have {sorted(leading)}")
-    rows = int(np.prod(next(iter(leading))))
-    return _reshape_batch(data, lambda shape: (rows, *shape[batch_dims:]), rows)
-
-
-def _reshape_batch(data: DataProto, new_shape: Any, rows: int) -> DataProto:
-    batch = None
-    if data.batch is not None:
-        source = {key: tensor.reshape(new_shape(tensor.shape)) for key, tensor in data.batch.items()}
-        batch = TensorDict(source, batch_size=[rows], device=data.batch.device)
-    return data._like(batch, {key: value.reshape(new_shape(value.shape)) for key, value in data.non_tensor_batch.items()})
 
 
 def collate_fn(x: list[DataProtoItem]) -> DataProto:

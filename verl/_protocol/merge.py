@@ -1,4 +1,5 @@
-"""Bringing two batches together: union by key, concatenation by row, and what becomes of meta_info."""
+"""Bringing two batches together: union by key, concatenation by row, what becomes of
+meta_info; and the parts of one batch in one TensorDict."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tensordict import TensorDict
+from tensordict import NonTensorData, NonTensorStack, TensorDict
 
 from verl._protocol.checks import DataProtoError, deep_equal, shorten, tensors_equal
 
@@ -119,3 +120,17 @@ def _gather_metrics(into: dict[str, list], metrics: Any) -> None:
     for entry in metrics if isinstance(metrics, list | tuple) else [metrics]:
         for name, value in (entry or {}).items():
             into.setdefault(name, []).extend(value if isinstance(value, list | tuple) else [value])
+
+
+def to_tensordict(batch: TensorDict | None, non_tensor_batch: dict[str, np.ndarray], meta_info: dict, rows: int) -> TensorDict:
+    """All three parts in one TensorDict; a name may be in only one of them."""
+    names = [*(() if batch is None else batch.keys()), *non_tensor_batch, *meta_info]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataProtoError(f"to_tensordict: {twice} would be there twice: rename them first")
+    out = TensorDict({} if batch is None else dict(batch.items()), batch_size=[rows])
+    for key, value in non_tensor_batch.items():
+        out[key] = NonTensorStack(*value.tolist())
+    for key, value in meta_info.items():
+        out[key] = NonTensorData(value, batch_size=out.batch_size)
+    return out

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
+from verl._protocol import buffers
+
 # dtypes that NumPy lacks travel under an integer type of the same width
 _CARRIER = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 
@@ -28,7 +30,7 @@ def _to_array(tensor: torch.Tensor) -> np.ndarray:
 
 def own(array: np.ndarray) -> np.ndarray:
     """``array``, or a copy of it if it is a read-only view (of Ray's shared memory)."""
-    return array if array.flags.writeable else array.copy()
+    return array if array.flags.writeable else buffers.copy(array)
 
 
 def serialize_single_tensor(tensor: torch.Tensor) -> tuple[str, Any, Any]:
