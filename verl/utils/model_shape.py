@@ -152,10 +152,10 @@ def read_shape(folder: Path) -> ModelShape:
     except KeyError as error:
         raise ValueError(f"{path} has no {error.args[0]}: it describes no decoder-only language model") from error
     except ValueError:
-        return count_on_meta(folder, config)
+        return count_on_meta(folder)
 
 
-def count_on_meta(folder: Path, config: Mapping[str, Any]) -> ModelShape:
+def count_on_meta(folder: Path) -> ModelShape:
     """The shape of any causal language model that transformers knows, its parameters counted on a copy
     without storage. Imports torch and transformers."""
     import torch
@@ -164,7 +164,9 @@ def count_on_meta(folder: Path, config: Mapping[str, Any]) -> ModelShape:
     read = AutoConfig.from_pretrained(folder)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(read)
-    sizes = {**config, **{k: v for k, v in read.to_dict().items() if v is not None}}
+    names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+             "intermediate_size", "tie_word_embeddings", "max_position_embeddings")  # fmt: skip
+    sizes = {name: value for name in names if (value := getattr(read, name, None)) is not None}  # older types rename them
     try:
         return ModelShape._sizes(sizes, counted=sum(p.numel() for p in model.parameters()))
     except KeyError as error:
