@@ -1,6 +1,7 @@
 """Every advantage estimator against its formula in plain NumPy loops, on ragged batches whose rewards
 stand anywhere: on sampled tokens, in the holes between turns and after the end."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,10 +14,10 @@ from ragged_batches import batches, draw, tensor
 from verl.trainer.ppo.core_algos import (
     ADV_ESTIMATOR_REGISTRY,
     AdvantageEstimator,
-    RoleBaselines,
     get_adv_estimator_fn,
     register_adv_est,
 )
+from verl.trainer.ppo.advantages_rae import update_role_baselines
 
 EPS = 1e-6
 
@@ -248,37 +249,40 @@ def test_reinforce_plus_plus_and_remax(params, gamma):
 
 
 def test_rae_is_a_moving_average_a_game_and_role():
-    baselines = RoleBaselines(decay=0.5)
+    state = {}
     fn = get_adv_estimator_fn(AdvantageEstimator.RAE)
     rewards = torch.tensor([[0, 1.0], [0, 0.0], [1.0, 0], [0, 1.0]], dtype=torch.float64)
     mask = torch.tensor([[1, 0], [1, 1], [1, 1], [0, 0]]).bool()
-    tags, roles = ["ttt", "ttt", "spy", "ttt"], ["X", "O", "X", "X"]
-    got, _ = fn(rewards, mask, tag=tags, role=roles, baselines=baselines)
+    games, roles = ["ttt", "ttt", "spy", "ttt"], ["X", "O", "X", "X"]
+    got, _ = fn(rewards, mask, game=games, role=roles, state=state, decay=0.5)
     # X of ttt: two rewards of 1 -> 1 - 0.5^2; O: one of 0; X of spy: one of 1 -> 0.5
     assert got.tolist() == [[0.25, 0], [0, 0], [0.5, 0.5], [0, 0]]
-    assert baselines.values == {("ttt", "X"): 0.75, ("ttt", "O"): 0.0, ("spy", "X"): 0.5}
+    assert state == {"role_baselines": {"ttt": {"X": 0.75, "O": 0.0}, "spy": {"X": 0.5}}}
 
-    resumed = RoleBaselines(decay=0.5)
-    resumed.load_state_dict(baselines.state_dict())
-    assert resumed.update(["ttt"], ["X"], [0.0]) == [0.375]
+    resumed = json.loads(json.dumps(state))
+    again, _ = fn(torch.zeros(1, 2), mask[:1], game=["ttt"], role=["X"], state=resumed, decay=0.5)
+    assert again[0, 0].item() == -0.375 and state["role_baselines"]["ttt"]["X"] == 0.75
+    with pytest.raises(ValueError, match="decay"):
+        update_role_baselines({}, [], [], [], decay=1.0)
+    with pytest.raises(ValueError, match="differ in number: 1, 0, 1"):
+        update_role_baselines({}, ["a"], [], [1.0])
 
 
 @settings(max_examples=25, deadline=None)
 @given(batches)
 def test_rae_equals_single_steps_on_equal_rewards_and_ignores_order(params):
     b = draw(params)
-    tags, roles = [str(u) for u in b.uid], [f"r{i % 2}" for i in range(b.rows)]
-    one, two = RoleBaselines(0.9), RoleBaselines(0.9)
-    order = b.rng.permutation(b.rows)
+    games, roles = [str(u) for u in b.uid], [f"r{i % 2}" for i in range(b.rows)]
+    one, two, order = {}, {}, b.rng.permutation(b.rows)
     scores = b.rewards.sum(1)
-    first = one.update(tags, roles, scores)
-    second = two.update([tags[i] for i in order], [roles[i] for i in order], scores[order])
-    np.testing.assert_allclose([first[i] for i in order], second, atol=1e-12)
+    first = update_role_baselines(one, games, roles, scores, 0.9)
+    second = update_role_baselines(two, [games[i] for i in order], [roles[i] for i in order], scores[order], 0.9)
+    assert [first[i] for i in order] == second
 
     steps = 0.0
     for _ in range(5):
         steps = 0.9 * steps + 0.1 * 0.7
-    assert RoleBaselines(0.9).update(["a"] * 5, ["b"] * 5, [0.7] * 5)[0] == pytest.approx(steps)
+    assert update_role_baselines({}, ["a"] * 5, ["b"] * 5, [0.7] * 5, 0.9)[0] == pytest.approx(steps)
 
 
 GROUP = ["grpo", "rloo", "opo", "gpg", "gdpo", "reinforce_plus_plus_baseline"]

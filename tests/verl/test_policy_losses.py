@@ -13,6 +13,7 @@ from ragged_batches import batches, cuts, draw, tensor
 from verl.trainer.ppo.core_algos import (
     COV_SELECTORS,
     POLICY_LOSS_REGISTRY,
+    add_cov_selected,
     batch_counts,
     compute_entropy_loss,
     compute_policy_loss,
@@ -241,6 +242,27 @@ def test_clip_cov(params):
         got, metrics = run("clip_cov", b, "token-mean", cov_selected=tensor(selected))
         assert got.item() == pytest.approx(token[b.mask].mean(), abs=1e-9)
         assert metrics["actor/pg_clipfrac"] == pytest.approx(selected.sum() / n, abs=1e-6)
+
+
+@pytest.mark.parametrize("mode", sorted(COV_SELECTORS))
+@pytest.mark.parametrize("key", ["old_log_probs", "rollout_log_probs"])
+def test_selection_for_a_whole_step(mode, key):
+    b = draw((3, 7, 9))
+    batch = {key: tensor(b.old), "advantages": tensor(b.adv), "response_mask": tensor(b.mask)}
+    config = {"clip_ratio": 0.2, "policy_loss": {**vars(CONFIG.policy_loss), "loss_mode": mode}}
+    data = add_cov_selected(SimpleNamespace(batch=dict(batch)), config, seed=3)
+    again = add_cov_selected(SimpleNamespace(batch=dict(batch)), config, seed=3)
+    chosen = data.batch["cov_selected"].numpy()
+    assert torch.equal(data.batch["cov_selected"], again.batch["cov_selected"])
+    assert 0 < chosen.sum() <= 0.3 * b.mask.sum() and not (chosen & ~b.mask).any()
+    cov = (b.adv - b.adv[b.mask].mean()) * (b.old - b.old[b.mask].mean())
+    if mode == "kl_cov":
+        assert cov[chosen].min() >= cov[b.mask & ~chosen].max()
+    del batch[key]
+    with pytest.raises(KeyError, match="has neither"):
+        add_cov_selected(SimpleNamespace(batch=batch), config)
+    untouched = add_cov_selected(SimpleNamespace(batch=batch), {"policy_loss": {"loss_mode": "vanilla"}})
+    assert "cov_selected" not in untouched.batch
 
 
 def test_vanilla_metrics_and_older_form():

@@ -1,17 +1,20 @@
 """Weights and rejection against plain loops; rejected tokens leave no trace in the loss."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from ragged_batches import batches, draw, tensor
 
 from verl.trainer.ppo.core_algos import agg_loss, batch_counts
 from verl.trainer.ppo.rollout_correction import (
     compute_offpolicy_metrics,
+    compute_rollout_correction_and_add_to_batch,
     compute_rollout_correction_and_rejection_mask,
     compute_rollout_correction_weights,
     compute_rollout_rejection_mask,
@@ -112,3 +115,16 @@ def test_no_correction_asked_for():
 def test_wrong_settings_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.zeros(1, 2), torch.ones(1, 2))
+
+
+def test_on_a_batch():
+    """Ratios e^0.1, e^1, e^-1: with bounds [1/2, 2] the last two are rejected; weights of what is left."""
+    old = torch.tensor([[-1.0, -1.0, -2.0]])
+    rollout = torch.tensor([[-1.1, -2.0, -1.0]])
+    batch = {"old_log_probs": old, "rollout_log_probs": rollout, "response_mask": torch.ones(1, 3, dtype=torch.bool)}
+    config = OmegaConf.create({"rollout_is": "token", "rollout_is_threshold": 1.05, "rollout_rs": "token",
+                               "rollout_rs_threshold": 2.0, "rollout_rs_threshold_lower": None})
+    data, metrics = compute_rollout_correction_and_add_to_batch(SimpleNamespace(batch=batch), config)
+    assert data.batch["response_mask"].tolist() == [[True, False, False]]
+    assert data.batch["rollout_is_weights"].tolist() == [[pytest.approx(1.05), 0.0, 0.0]]
+    assert metrics["rollout_corr/rollout_rs_masked_fraction"] == pytest.approx(2 / 3)

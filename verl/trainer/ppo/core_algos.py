@@ -13,7 +13,7 @@ from verl.trainer.ppo.advantages_group import (
     compute_opo_outcome_advantage,
     compute_rloo_outcome_advantage,
 )
-from verl.trainer.ppo.advantages_rae import RoleBaselines, compute_rae_outcome_advantage
+from verl.trainer.ppo.advantages_rae import compute_rae_outcome_advantage
 from verl.trainer.ppo.advantages_reinforce import (
     compute_reinforce_plus_plus_baseline_outcome_advantage,
     compute_reinforce_plus_plus_outcome_advantage,
@@ -37,7 +37,12 @@ from verl.trainer.ppo.policy_losses import (
     compute_policy_loss_gpg,
     compute_policy_loss_vanilla,
 )
-from verl.trainer.ppo.policy_losses_cov import COV_SELECTORS, compute_policy_loss_clip_cov, compute_policy_loss_kl_cov
+from verl.trainer.ppo.policy_losses_cov import (
+    COV_SELECTORS,
+    add_cov_selected,
+    compute_policy_loss_clip_cov,
+    compute_policy_loss_kl_cov,
+)
 from verl.trainer.ppo.policy_losses_dppo import compute_policy_loss_dppo_kl, compute_policy_loss_dppo_tv
 from verl.trainer.ppo.policy_losses_sequence import (
     compute_policy_loss_geo_mean,

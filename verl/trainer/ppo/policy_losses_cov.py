@@ -4,12 +4,12 @@ whose log-probability and advantage co-vary most::
     cov_t = (A_t - mean A) (log pi_t - mean log pi)      means over the trained tokens of a batch
 
 Which tokens those are depends on the batch the means and ranks are taken over. For a result that
-does not depend on the cut, choose them once for the whole mini-batch, before it is cut, with the
-function that :data:`COV_SELECTORS` names, and hand each piece its part as ``cov_selected`` (B, T).
-Before the mini-batch's forward pass only ``old_log_prob`` is known: it is then the policy of the
-covariance (exact in the first update of a step, one step's updates old in later ones). Without
-``cov_selected`` the tokens are chosen within the piece at hand and by its current policy, as VeRL
-does; the loss then depends on the cut. Other arguments and results as in ``policy_losses``.
+does not depend on the cut, :func:`add_cov_selected` chooses them once in the whole batch of a step,
+before it is cut, and each piece is handed its part as ``cov_selected`` (B, T). The policy of that
+covariance is the one that sampled (before a forward pass no other is known): the current one in the
+first update of a step, some updates old in later ones. Without ``cov_selected`` the tokens are chosen
+within the piece at hand and by its current policy, as VeRL does; the loss then depends on the cut.
+Other arguments and results as in ``policy_losses``.
 """
 
 from __future__ import annotations
@@ -76,6 +76,25 @@ def select_kl_cov_tokens(old_log_prob, log_prob, advantages, response_mask, conf
 
 #: loss_mode -> fn(old_log_prob, log_prob, advantages, response_mask, config, generator) -> cov_selected
 COV_SELECTORS = {"clip_cov": select_clip_cov_tokens, "kl_cov": select_kl_cov_tokens}
+
+
+def add_cov_selected(data: Any, config: Any, seed: int | None = None) -> Any:
+    """Put ``cov_selected`` (B, T) into ``data.batch`` where ``config.policy_loss.loss_mode`` needs it (else
+    ``data`` comes back untouched); ``seed`` fixes clip_cov's draw.
+
+    Reads ``advantages``, ``response_mask`` and ``old_log_probs``, or ``rollout_log_probs`` where an exactly
+    on-policy update left those out. ``config`` is the actor's section.
+    """
+    select = COV_SELECTORS.get(config_value(config, "policy_loss.loss_mode", "vanilla"))
+    if select is None:
+        return data
+    key = next((k for k in ("old_log_probs", "rollout_log_probs") if k in data.batch.keys()), None)
+    if key is None:
+        raise KeyError("clip_cov and kl_cov choose tokens by old_log_probs or rollout_log_probs; the batch has neither")
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    log_prob = data.batch[key]
+    data.batch["cov_selected"] = select(log_prob, log_prob, data.batch["advantages"], data.batch["response_mask"], config, generator)
+    return data
 
 
 @register_policy_loss("clip_cov")

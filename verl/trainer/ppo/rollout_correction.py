@@ -16,9 +16,11 @@ rejected token is never counted.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
+from verl.trainer.ppo.config_access import config_value
 from verl.utils.torch_functional import masked_fill_zero, masked_mean, masked_sum
 
 BOUND = 20.0  # log-ratios are clamped to +-20 before exp
@@ -135,3 +137,20 @@ def compute_rollout_correction_and_rejection_mask(
         weights = masked_fill_zero(weights, mask)
         metrics |= found
     return weights, mask, {f"rollout_corr/{key}": value for key, value in metrics.items()}
+
+
+def compute_rollout_correction_and_add_to_batch(data: Any, rollout_corr_config: Any) -> tuple[Any, dict[str, float]]:
+    """The above on a DataProto with ``algorithm.rollout_correction``: sets ``rollout_is_weights`` (if asked
+    for) and ``response_mask`` of ``data.batch``, from its ``old_log_probs`` and ``rollout_log_probs``.
+
+    A row can lose all its tokens; it stays in the batch and counts as no sequence.
+    """
+    keys = ("rollout_is", "rollout_is_threshold", "rollout_is_batch_normalize", "rollout_rs", "rollout_rs_threshold",
+            "rollout_rs_threshold_lower")
+    given = {key: value for key in keys if (value := config_value(rollout_corr_config, key)) is not None}
+    weights, mask, metrics = compute_rollout_correction_and_rejection_mask(
+        data.batch["old_log_probs"], data.batch["rollout_log_probs"], data.batch["response_mask"], **given)
+    if weights is not None:
+        data.batch["rollout_is_weights"] = weights
+    data.batch["response_mask"] = mask
+    return data, metrics
