@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from verl.protocol import DataProto
-from verl.trainer.ppo.core_algos import apply_kl_penalty, get_adv_estimator_fn
+from verl.trainer.ppo.core_algos import add_cov_selected, apply_kl_penalty, get_adv_estimator_fn
 
 TOKEN_LEVEL = ("gae", "bi_level_gae")  # estimators that read rewards token by token, with a critic
 
@@ -30,6 +30,8 @@ def compute_advantages(batch: DataProto, config, kl_controller, state: dict) -> 
     else:
         advantages, returns = _estimate_trajectories(batch, columns, config, state)
     batch.batch["advantages"], batch.batch["returns"] = advantages, returns
+    # clip_cov and kl_cov rank the tokens of the whole step; other losses leave the batch as it is
+    batch = add_cov_selected(batch, config.actor_rollout_ref.actor, seed=int(batch.meta_info.get("global_steps", 0)))
     return batch, metrics
 
 
@@ -83,6 +85,7 @@ def _estimate(batch: DataProto, columns: dict, config, state: dict) -> tuple[tor
         "role": columns["role"],
         "game": columns["tag"],
         "state": state,
+        "non_tensor_batch": batch.non_tensor_batch,  # gdpo's rewards of their own
     }
     for optional in ("values", "turn_index", "reward_baselines"):
         if optional in tensors.keys():
