@@ -200,11 +200,15 @@ class Episode:
             seed=request_seed(*key),
             stop_token_ids=self.chat.stop_ids,
         )
-        reply: Reply = await Generate(list(prompt), params)
+        reply = await self._sample(agent, seat, list(prompt), params)
         turn = agent.conversation.sampled(reply.token_ids, reply.logprobs, cut=reply.cut)
         turn.public = public
         agent.turns.append(turn)
         return turn
+
+    async def _sample(self, agent: Agent, seat: int, prompt: list[int], params: SamplingParams) -> Reply:
+        """Where the policy's replies come from: the engine (an evaluation may seat others)."""
+        return await Generate(prompt, params)
 
     def _apply_policy(self, agent: Agent, seat: int, turn: Turn) -> None:
         parsed = parse_reply(turn.reply, self.limits.enable_think)

@@ -126,8 +126,12 @@ class Runner:
         if isinstance(wanted, Generate):
             request_id = str(self._count)
             self._count += 1
+            try:
+                self.engines[wanted.engine].add(request_id, wanted.prompt_ids, wanted.params)
+            except ValueError as refused:  # no room for the prompt: the episode decides what that means
+                self._ready.append((task, None, refused))
+                return
             self._sampling[request_id] = task
-            self.engines[wanted.engine].add(request_id, wanted.prompt_ids, wanted.params)
         elif isinstance(wanted, Pending):
             self._waiting += 1
             wanted.future.add_done_callback(lambda future: self._arrived.put((task, future)))

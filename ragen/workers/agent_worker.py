@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch.distributed as dist
 
@@ -15,6 +18,8 @@ from ragen.llm_agent.episode import EpisodeLimits, EpisodeSpec, Sampling
 from ragen.llm_agent.es_manager import Tag
 from ragen.llm_agent.trajectory import Trajectory
 from ragen.players.factory import PlayerFactory
+from ragen.players.policy import PastSelfPlayer
+from verl.model_merger import MergeConfig, merge
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils.tokenizer import hf_tokenizer
 from verl.workers.fsdp_workers import ActorRolloutRefWorker
@@ -64,10 +69,22 @@ class AgentWorker(ActorRolloutRefWorker):
             format_penalty=float(config.es_manager.format_penalty),
             window=max(window, 0),
         )
-        player = self.leader or self.engine
-        self.proxy = AgentProxy(
-            [player], ChatTokens(tokenizer, system_prompt=config.ctx_manager.system_prompt), PlayerFactory(), limits
-        )
+        chat = ChatTokens(tokenizer, system_prompt=config.ctx_manager.system_prompt)
+        self.proxy = AgentProxy([self.leader or self.engine], chat, PlayerFactory(self._past_self), limits)
+
+    def _past_self(self, entry: dict) -> PastSelfPlayer:
+        """A player over an engine of its own with the weights of ``entry["checkpoint"]``: a Hugging Face
+        folder, or the ``actor`` folder of a checkpoint of this project, which is merged first."""
+        rollout = self.config.rollout
+        if int(rollout.get("tensor_model_parallel_size", 1)) > 1:
+            raise ValueError("player_info {type: policy, checkpoint: ...} needs rollout.tensor_model_parallel_size=1")
+        with hf_folder(entry["checkpoint"]) as folder:
+            self.proxy.engines.append(build_engine(rollout, str(folder), seed=int(self.run_config.seed.train)))
+        return PastSelfPlayer(
+            entry.get("name") or f"past:{Path(entry['checkpoint']).name}", len(self.proxy.engines) - 1, self.proxy.chat,
+            max_tokens=int(rollout.response_length), enable_think=self.proxy.limits.enable_think,
+            temperature=float(entry.get("temperature", rollout.temperature)),
+        )  # fmt: skip
 
     def _join_tensor_parallel_group(self, size: int) -> None:
         self.leader, self.follows = None, None
@@ -109,3 +126,15 @@ class AgentWorker(ActorRolloutRefWorker):
     def sleep_engine(self) -> None:
         """Give the engine's accelerator memory to the trainer (nothing to do on a CPU)."""
         self.engine.sleep()
+
+
+@contextlib.contextmanager
+def hf_folder(checkpoint: str) -> Iterator[Path]:
+    """``checkpoint`` as a Hugging Face folder: itself, or merged into a temporary one."""
+    folder = Path(checkpoint)
+    if not (folder / "huggingface").is_dir():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="gift-past-self-") as scratch:
+        merge(MergeConfig(local_dir=str(folder), target_dir=str(Path(scratch, "merged"))))
+        yield Path(scratch, "merged")
