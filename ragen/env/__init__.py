@@ -36,6 +36,9 @@ REGISTERED_ENVS: dict[str, str] = {
     "connect_four": "ragen.env.connect_four:ConnectFourEnv:ConnectFourConfig",
     "mmlu": "ragen.env.mmlu:MmluEnv:MmluConfig",
     "webshop": "ragen.env.webshop:WebShopEnv:WebShopConfig",
+    "textarena": "ragen.env.adapters.textarena:TextArenaEnv:TextArenaConfig",
+    "open_spiel": "ragen.env.adapters.open_spiel:OpenSpielEnv:OpenSpielConfig",
+    "gymnasium": "ragen.env.adapters.gymnasium:GymnasiumTextEnv:GymnasiumConfig",
 }
 
 

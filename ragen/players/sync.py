@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
+from ragen.env.base import Env
 from ragen.players.base import Pending, Player, SeatView
+from ragen.players.factory import PlayerFactory
 
 
 def reply_now(player: Player, view: SeatView) -> str:
@@ -24,3 +28,22 @@ def reply_now(player: Player, view: SeatView) -> str:
         return stop.value
     finally:
         coro.close()
+
+
+def opponents(player_info: Sequence[Mapping], env_type: str, read: Callable[[str], str] = str.strip) -> Callable[[Env, int, int, int], str]:
+    """``reply(env, seat, seed, attempt)`` for :class:`~ragen.env.adapters.to_gymnasium.GymnasiumGame`:
+    the untrained seats of ``env`` played by the entries of ``player_info``, the last serving any
+    further seat; in a nest each sub-task's own entries hold. ``read`` takes the answer out of a
+    reply."""
+    make = PlayerFactory()
+
+    def reply(env: Env, seat: int, seed: int, attempt: int) -> str:
+        now = env.player_info_now()
+        entries = player_info if now is None else now
+        others = [s for s in range(env.seats) if s not in env.trained_seats]
+        name = getattr(env, "current_env_type", env_type)
+        player = make(entries[min(others.index(seat), len(entries) - 1)], name)
+        view = SeatView(name, seat, seed, env.rules(seat), env.observe(seat), "", env.public(seat), env.legal(seat), attempt)
+        return read(reply_now(player, view))
+
+    return reply
