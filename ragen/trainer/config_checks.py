@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ragen.env import REGISTERED_ENVS, env_config_class
+from ragen.players.factory import player_kind
+from ragen.players.remote import RemoteConfig
+from ragen.players.scripted import make_scripted
 from ragen.trainer.plan import kept_groups, rounds, trained_seats
 from ragen.trainer.rollout_filter import RolloutFilterConfig
 from verl.utils.config_check import describe, show
@@ -122,28 +125,31 @@ def _check_env_config(envs: Config, path: str, env_type: str, env_config: Config
             config_class(**keys)
         except (ValueError, TypeError) as error:
             yield f"{path}: {error}"
-    yield from _check_players(path, named.get("player_info"))
+    yield from _check_players(path, env_type, named.get("player_info"))
 
 
 def _sub_task(envs: Config, tag: str) -> dict[str, Any]:
     return {"tag": tag, "env_type": envs[tag].get("env_type"), "env_config": envs[tag].get("env_config") or {}}
 
 
-def _check_players(path: str, player_info: Any) -> Iterator[str]:
+def _check_players(path: str, env_type: str, player_info: Any) -> Iterator[str]:
     if player_info is None:
         return
     if not isinstance(player_info, list) or not all(isinstance(p, Mapping) for p in player_info):
         yield describe(f"{path}.player_info", player_info, "a list of entries such as {type: scripted, name: random}")
         return
-    for i, player in enumerate(player_info):
-        where = f"{path}.player_info[{i}]"
-        kind = player.get("type", "remote")
-        if kind not in ("scripted", "remote", "policy"):
-            yield describe(f"{where}.type", kind, "scripted, remote or policy")
-        elif kind == "scripted" and not player.get("name"):
-            yield f"{where} = {show(dict(player))}: a scripted player needs a name, such as random"
-        elif kind == "remote" and not player.get("model_name"):
-            yield f"{where}: an opponent served elsewhere needs a model_name (and a port, base_url or provider)"
+    for i, entry in enumerate(player_info):
+        try:
+            kind = player_kind(entry)
+            options = {key: value for key, value in entry.items() if key != "type"}
+            if kind == "scripted":
+                make_scripted(env_type, options.pop("name"), **options)
+            elif kind == "remote":
+                RemoteConfig.from_entry(entry)
+            elif set(options) - {"checkpoint"}:
+                raise ValueError(f"{{type: policy}} takes a checkpoint and nothing else, got {dict(entry)}")
+        except ValueError as error:
+            yield f"{path}.player_info[{i}]: {error}"
 
 
 # -- how much ---------------------------------------------------------------------------------
@@ -245,8 +251,6 @@ def check_algorithm(config: Config) -> Iterator[str]:
     path = "algorithm.rollout_correction"
     if correction["rollout_rs"] and correction["rollout_rs_threshold"] is None:
         yield f"{path}.rollout_rs = {correction['rollout_rs']} needs {path}.rollout_rs_threshold, the largest ratio to keep (such as 2.0)"
-    if (correction["rollout_is"] or correction["rollout_rs"]) and not rollout["calculate_log_probs"]:
-        yield f"{path} compares the engine's log-probabilities: set actor_rollout_ref.rollout.calculate_log_probs=true"
     if actor["policy_loss"]["loss_mode"] == "dro" and not actor["policy_loss"]["dro_beta"]:
         yield "actor_rollout_ref.actor.policy_loss.dro_beta = null: loss_mode=dro needs its penalty's weight, a number above 0"
     keys, weights = algorithm["gdpo_reward_keys"], algorithm["gdpo_reward_weights"]

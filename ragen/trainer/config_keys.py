@@ -20,7 +20,6 @@ IMPLEMENTED: dict[str, Field] = {
     "agent_proxy.max_context_window": integer(low=1, also=(-1,)),
     "agent_proxy.reward_normalization.grouping": choice("state", "batch", "inductive"),
     "agent_proxy.reward_normalization.method": choice("identity", "mean", "mean_std", "asym_clip"),
-    "agent_proxy.use_turn_scores": boolean(),
     "es_manager.format_penalty": number(high=0),
     **{
         f"es_manager.{part}.{name}": kind
@@ -39,6 +38,7 @@ IMPLEMENTED: dict[str, Field] = {
     "custom_envs.*.max_tokens": optional(integer(low=1)),
     "custom_envs.*.env_config": optional(mapping()),
     "custom_envs.*.val_env_config": optional(mapping()),
+    "ray_kwargs.ray_init.address": optional(text()),
     "ray_kwargs.ray_init.num_cpus": optional(integer(low=1)),
     "ray_kwargs.ray_init.dashboard_port": optional(integer(low=1024)),
 }
@@ -55,6 +55,7 @@ ABSENT: dict[str, Absent] = {
     "lora.target_modules": Absent("all-linear", "set actor_rollout_ref.model.target_modules"),
     "enable_response_mask": Absent(True, "only sampled tokens are ever trained"),
     "grpo_advantage_length_weight": Absent(False, "choose a length weighting with loss_agg_mode"),
+    "agent_proxy.use_turn_scores": Absent(True, "a turn's own reward always stands on its last token"),
     "agent_proxy.action_sep": Absent("||", _ONE_ACTION),
     "agent_proxy.max_actions_per_turn": Absent(1, _ONE_ACTION),
     "agent_proxy.context_window_mode": Absent("full", "set agent_proxy.max_context_window"),

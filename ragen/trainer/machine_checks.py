@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ragen.players.keys import load_keys
 from ragen.trainer.config_checks import used_tags
 from ragen.trainer.plan import players_of
 from verl.utils.gpus import visible_gpus
@@ -120,18 +121,28 @@ def _is_free(port: int) -> bool:
 
 
 def check_opponents(config: Config) -> Iterator[str]:
-    """Opponents that are said to be served on this machine must answer on their port."""
-    silent: dict[int, list[str]] = {}
+    """Opponents served on this machine must answer on their port, a provider needs a key, a past self a folder."""
+    met = set()
     for tag in used_tags(config):
+        path = f"custom_envs.{tag}.env_config.player_info"
         for player in players_of(config["custom_envs"], tag):
-            port = player.get("port")
-            if isinstance(port, int) and not player.get("base_url") and not _answers(port):
-                silent.setdefault(port, []).append(tag)
-    for port, tags in silent.items():
-        yield (
-            f"custom_envs.{tags[0]}.env_config.player_info: no opponent answers on port {port} of this machine; "
-            "start it with scripts/serve_opponent.sh, or name a scripted one"
-        )
+            place = next(((key, player[key]) for key in ("port", "provider", "checkpoint") if player.get(key)), None)
+            if place is None or place in met:
+                continue
+            met.add(place)
+            kind, value = place
+            if kind == "port" and not _answers(value):
+                yield (
+                    f"{path}: no opponent answers on port {value} of this machine; "
+                    "start it with scripts/serve_opponent.sh, or name a scripted one"
+                )
+            elif kind == "provider":
+                try:
+                    load_keys(value, required=True)
+                except ValueError as error:
+                    yield f"{path}: {error}"
+            elif kind == "checkpoint":
+                yield from _check_model(f"{path} checkpoint", str(value))
 
 
 def _answers(port: int) -> bool:

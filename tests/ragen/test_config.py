@@ -3,6 +3,7 @@
 import copy
 import functools
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from omegaconf import OmegaConf
 
 from ragen.trainer import rollout_filter
 from ragen.trainer.config import CONFIG_DIR, compose, open_overrides, plain, validate_config
+from ragen.trainer.config_keys import key_table
 from verl.utils import verl_keys
 from verl.utils.config_check import ConfigError
 
@@ -85,12 +87,15 @@ CASES = [
     (["trainer.resume_from_path=here"], "trainer.resume_from_path", "here", "resume_mode=resume_path"),
     (["actor_rollout_ref.actor.policy_loss.loss_mode=dro"], "dro_beta", "null", "above 0"),
     (["actor_rollout_ref.actor.use_kl_loss=true", "algorithm.use_kl_in_reward=true"], "use_kl_in_reward", "true", "one"),
-    (["algorithm.rollout_correction.rollout_is=token", "actor_rollout_ref.rollout.calculate_log_probs=false"],
-     "algorithm.rollout_correction", "log-probabilities", "calculate_log_probs=true"),
+    (["algorithm.rollout_correction.rollout_rs=token", "algorithm.rollout_correction.rollout_rs_threshold=null"],
+     "algorithm.rollout_correction", "token", "rollout_rs_threshold"),
     (["custom_envs.TicTacToe.env_type=tictactoo"], "custom_envs.TicTacToe.env_type", "tictactoo", "did you mean tictactoe"),
     (["custom_envs.TicTacToe.env_config.opening_move=1"], "custom_envs.TicTacToe.env_config.opening_move", "", "did you mean opening_moves"),
     (["custom_envs.TicTacToe.val_env_config.trained_seat=third"], "custom_envs.TicTacToe.val_env_config", "third", "random"),
     (["custom_envs.TicTacToe.env_config.player_info=[{type: scripted}]"], "player_info[0]", "scripted", "name"),
+    (["custom_envs.TicTacToe.env_config.player_info=[{type: scripted, name: perfekt}]"], "player_info[0]", "perfekt", "perfect"),
+    (["custom_envs.TicTacToe.env_config.player_info=[{model_name: Q, prot: 1}]"], "player_info[0]", "prot", "port"),
+    (["custom_envs.TicTacToe.env_config.player_info=[{type: policy, chekpoint: x}]"], "player_info[0]", "chekpoint", "checkpoint"),
     (["custom_envs.TicTacToe.env_config.player_info=random"], "player_info", "random", "a list of entries"),
     (["trainer.n_gpu=2"], "trainer.n_gpu", "", "did you mean trainer.n"),
     (["+actor_rollout_ref.actor.optim.lrr=1"], "actor_rollout_ref.actor.optim.lrr", "", "did you mean actor_rollout_ref.actor.optim.lr"),
@@ -182,6 +187,15 @@ def test_a_silent_opponent_is_named_and_a_listening_one_accepted(model):
         assert validate_config(laptop(*overrides), check_machine=True)
 
 
+def test_a_provider_without_a_key_is_named_and_the_key_is_not_shown(model, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DEEPSEEK_API_KEY", raising=False)
+    overrides = [model, "trainer.device=cpu", "custom_envs.TicTacToe.env_config.player_info=[{model_name: M, provider: deepseek}]"]
+    assert "DEEPSEEK_API_KEY" in one(*overrides, machine=True)
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-very-secret")
+    assert "sk-very-secret" not in str(validate_config(laptop(*overrides), check_machine=True))
+
+
 def test_gpus_are_asked_for_only_where_there_are_enough(model, monkeypatch):
     from ragen.trainer import machine_checks
 
@@ -227,6 +241,15 @@ def test_checking_a_configuration_imports_no_torch():
         "assert 'torch' not in sys.modules and 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def test_no_key_is_read_by_nobody():
+    """Each implemented key's name stands somewhere in the code beside the tables and checks of keys."""
+    tables = {"config_keys.py", "verl_keys.py", "verl_keys_absent.py", "config_checks.py", "machine_checks.py", "plan.py"}
+    sources = [p for folder in ("ragen", "verl") for p in (ROOT / folder).rglob("*.py") if p.name not in tables]
+    words = set(re.findall(r"\w+", "\n".join(p.read_text() for p in sources)))
+    unread = [key for key in key_table().implemented if key.rpartition(".")[2] not in words]
+    assert unread == []
 
 
 # -- the shipped files ------------------------------------------------------------------------

@@ -35,10 +35,12 @@ class Field:
 
 @dataclass(frozen=True)
 class Absent:
-    """A known key that is not implemented: ``usual`` is accepted, anything else is not, ``reason`` says why."""
+    """A known key that is not implemented: ``usual`` (and what is in ``also``) is accepted, anything else is
+    not, ``reason`` says why."""
 
     usual: Any
     reason: str
+    also: tuple[Any, ...] = ()
 
 
 # -- fields -----------------------------------------------------------------------------------
@@ -172,7 +174,7 @@ class KeyTable:
 
     @staticmethod
     def _check_absent(path: str, value: Any, entry: Absent, report: Report) -> None:
-        if value == entry.usual:
+        if value == entry.usual or value in entry.also:
             report.warnings.append(f"{path} = {show(value)} has no effect here: {entry.reason}")
         else:
             report.problems.append(

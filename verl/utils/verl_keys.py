@@ -54,6 +54,7 @@ _optim = {
     "betas": list_of(number(low=0, below=1), length=2),
     "eps": number(above=0),
     "weight_decay": number(low=0),
+    "total_training_steps": integer(low=1, also=(-1,)),
     "lr_warmup_steps": integer(low=0, also=(-1,)),
     "lr_warmup_steps_ratio": _share,
     "lr_scheduler_type": choice("constant", "cosine"),
@@ -82,6 +83,7 @@ _update = {
     "shuffle": boolean(),
     "grad_clip": number(above=0),
     "loss_agg_mode": choice(*LOSS_AGG_MODES),
+    "use_prefix_grouper": boolean(),
 }
 _actor = {
     **_update,
@@ -136,7 +138,6 @@ _rollout = {
     "free_cache_engine": boolean(),
     "enable_prefix_caching": boolean(),
     "update_weights_bucket_megabytes": integer(low=1),
-    "calculate_log_probs": boolean(),
     **_under("val_kwargs", {**_sampling, "do_sample": boolean()}),
     # RAGEN's, kept under rollout as RAGEN has them
     "rollout_filter_ratio": number(above=0),
@@ -189,19 +190,16 @@ _trainer = {
     "device": choice("auto", "cpu", "cuda"),
     "device_memory_gb": optional(number(above=0)),
     "plan_only": boolean(),
-    "balance_batch": boolean(),
     "critic_warmup": integer(low=0),
     "val_before_train": boolean(),
     "val_only": boolean(),
     "test_freq": integer(low=1, also=(-1,)),
     "save_freq": integer(low=1, also=(-1,)),
     "max_actor_ckpt_to_keep": optional(integer(low=1)),
-    "max_critic_ckpt_to_keep": optional(integer(low=1)),
     "resume_mode": choice("auto", "disable", "resume_path"),
     "resume_from_path": optional(text()),
     "max_restarts": integer(low=0),
     "logger": list_of(choice(*TRACKERS)),
-    "log_val_generations": integer(low=0),
 }
 
 IMPLEMENTED: dict[str, Field] = {

@@ -112,10 +112,9 @@ _GROUPED: dict[str, dict[str, object]] = {
         "trainer.default_hdfs_dir": None, "trainer.del_local_ckpt_after_load": False, "trainer.esi_redundant_time": 0,
     },
     "every request is sampled with a seed that follows from seed.train": {"actor_rollout_ref.rollout.seed": 0},
-    "the number of steps is trainer.total_training_steps": {
-        "trainer.total_epochs": 30,
-        "actor_rollout_ref.actor.optim.total_training_steps": -1, "critic.optim.total_training_steps": -1,
-    },
+    "the number of steps is trainer.total_training_steps": {"trainer.total_epochs": 30},
+    "ranks always get equal loads by length": {"trainer.balance_batch": True},
+    "a checkpoint holds actor and critic: trainer.max_actor_ckpt_to_keep": {"trainer.max_critic_ckpt_to_keep": None},
     "the schedule's name is optim.lr_scheduler_type": {
         "actor_rollout_ref.actor.optim.warmup_style": "constant", "critic.optim.warmup_style": "constant",
     },
@@ -128,7 +127,7 @@ _GROUPED: dict[str, dict[str, object]] = {
     },
     "a critic is there when algorithm.adv_estimator needs one": {"critic.enable": None},
     "trajectories are written to the run's folder (trajectories/)": {
-        "trainer.rollout_data_dir": None, "trainer.validation_data_dir": None,
+        "trainer.rollout_data_dir": None, "trainer.validation_data_dir": None, "trainer.log_val_generations": 0,
     },
     "workers are waited for as long as Ray knows them alive": {
         "trainer.ray_wait_register_center_timeout": 300, "actor_rollout_ref.nccl_timeout": 600,
@@ -138,3 +137,5 @@ _GROUPED: dict[str, dict[str, object]] = {
 ABSENT: dict[str, Absent] = {
     path: Absent(usual, reason) for reason, keys in _GROUPED.items() for path, usual in keys.items()
 }
+_KEPT = "the engine's log-probabilities are always kept"
+ABSENT["actor_rollout_ref.rollout.calculate_log_probs"] = Absent(False, _KEPT, also=(True,))
