@@ -82,6 +82,7 @@ def _show_parser() -> argparse.ArgumentParser:
     parser.add_argument("--opponent", help="name of the opponent")
     parser.add_argument("--outcome", choices=OUTCOMES)
     parser.add_argument("--group", type=int, help="one group: the same start, all members")
+    parser.add_argument("--member", type=int, help="one member of the groups")
     pick = parser.add_mutually_exclusive_group()
     pick.add_argument("--worst", type=_positive, metavar="N", help="the N with the least reward")
     pick.add_argument("--best", type=_positive, metavar="N", help="the N with the most")

@@ -64,7 +64,10 @@ class Telling:
 
 @dataclass(frozen=True)
 class Headline:
+    """``sentence``: the answer in words. ``doubt``: why it may not hold, or empty."""
+
     sentence: str
+    doubt: str
     results: list[TaskResult]
     cost: Cost
     warnings: list[RunWarning]
@@ -76,9 +79,8 @@ def headline(run: Run, cards: Sequence[Card]) -> Headline:
     warnings, wrong = warning_spans(run.metrics), mask_warning(cards)
     if wrong:
         warnings = [wrong[0], *warnings]
-    return Headline(
-        sentence(results, warnings), results, cost(run), warnings, telling_episodes(cards, results, wrong[1] if wrong else None)
-    )
+    told = telling_episodes(cards, results, wrong[1] if wrong else None)
+    return Headline(sentence(results), doubt(warnings), results, cost(run), warnings, told)
 
 
 # -- did it learn -------------------------------------------------------------------------------
@@ -129,8 +131,8 @@ def _result(tag, basis, curve, steps, values, episodes) -> TaskResult:
     return TaskResult(tag, basis, steps, *values, best, episodes, intervals, change)
 
 
-def sentence(results: Sequence[TaskResult], warnings: Sequence[RunWarning]) -> str:
-    """The headline in words."""
+def sentence(results: Sequence[TaskResult]) -> str:
+    """What the results say, in words."""
     if not results:
         return "No task has a success curve yet."
     if all(r.steps[0] == r.steps[1] for r in results):
@@ -145,8 +147,12 @@ def sentence(results: Sequence[TaskResult], warnings: Sequence[RunWarning]) -> s
         parts.append(f"{'it lost' if parts else 'It lost'} {_and(said['worse'])}")
     if said["unclear"]:
         parts.append(f"{'no clear change in' if parts else 'No clear change in'} {_and(said['unclear'])}")
-    trouble = [w.title for w in warnings if w.severity == "bad"]
-    return "; ".join(parts) + "." + (f" Not to be trusted: {trouble[0][0].lower()}{trouble[0][1:]}." if trouble else "")
+    return "; ".join(parts) + "."
+
+
+def doubt(warnings: Sequence[RunWarning]) -> str:
+    titles = [w.title[0].lower() + w.title[1:] for w in warnings if w.severity == "bad"]
+    return f"Not to be trusted before you have looked: {_and(titles)}." if titles else ""
 
 
 def _and(words: list[str]) -> str:

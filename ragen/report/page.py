@@ -36,9 +36,10 @@ _SCRIPTS = ("dom", "series", "charts", "boards", "tokens", "conversation", "epis
 MAX_EPISODES, MAX_EPISODE_BYTES = 3_000, 9_000_000
 
 
-def build_page(runs: Sequence[Run], *, title: str = "", live: bool = False, max_episodes: int = MAX_EPISODES) -> str:
-    """The report of ``runs`` as HTML. ``live``: the page asks its server (``watch``) for news."""
-    payload = build_payload(runs, title=title, max_episodes=max_episodes)
+def build_page(runs: Sequence[Run], *, live: bool = False, title: str = "", **options) -> str:
+    """The report of ``runs`` as HTML. ``live``: the page asks its server (``watch``) for news.
+    ``options``: as of :func:`build_payload`."""
+    payload = build_payload(runs, title=title, **options)
     blobs = [_blob("data", payload["data"])] + [_blob(name, text) for name, text in payload["chunks"].items()]
     script = "'use strict';\n(() => {\n" + "\n".join((_STATIC / f"{name}.js").read_text("utf-8") for name in _SCRIPTS) + "\n})();"
     plotly = _plotly()
@@ -75,9 +76,10 @@ def write_report(runs: Sequence[Run], out: Path, **options) -> Path:
 # -- data ---------------------------------------------------------------------------------------
 
 
-def build_payload(runs: Sequence[Run], *, title: str = "", max_episodes: int = MAX_EPISODES) -> dict:
+def build_payload(runs: Sequence[Run], *, title: str = "", max_episodes: int = MAX_EPISODES, version: str = "") -> dict:
     """``{"data": packed, "chunks": {name: packed}}``: what the page's scripts read. A chunk holds the
-    episodes of one file and is unpacked when one of them is opened."""
+    episodes of one file and is unpacked when one of them is opened. ``version`` names this state of
+    the runs (``watch``)."""
     cards = [index_run(run) for run in runs]
     heads = [headline(run, mine) for run, mine in zip(runs, cards, strict=True)]
     told = [[card for t in head.telling for card in t.cards] for head in heads]
@@ -87,6 +89,7 @@ def build_payload(runs: Sequence[Run], *, title: str = "", max_episodes: int = M
     names = {name: i for i, name in enumerate(chunks)}
     data = {
         "title": title or page_title(runs),
+        "version": version,
         "made": time.strftime("%Y-%m-%d %H:%M"),
         "runs": [_run_data(run, head) for run, head in zip(runs, heads, strict=True)],
         "groups": [{"name": g, "runs": [i for i, r in enumerate(runs) if r.group == g]} for g in dict.fromkeys(r.group for r in runs)],
@@ -142,7 +145,7 @@ def _run_data(run: Run, head: Headline) -> dict:
         "config": {key: json.dumps(value, default=str) if not isinstance(value, str) else value for key, value in run.config.items()},
         "steps": [row["step"] for row in run.metrics],
         "metrics": {key: values for key, values in metrics.items() if any(v is not None for v in values)},
-        "sentence": head.sentence, "results": [{**asdict(r), "verdict": r.verdict} for r in head.results], "cost": asdict(head.cost),
+        "sentence": head.sentence, "doubt": head.doubt, "results": [{**asdict(r), "verdict": r.verdict} for r in head.results], "cost": asdict(head.cost),
         "warnings": [asdict(w) for w in head.warnings],
     }  # fmt: skip
 

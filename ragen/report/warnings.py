@@ -214,7 +214,7 @@ def invalid_rising(history: History) -> str | None:
 
 
 @_check(
-    "dead_opponent", "bad", "Episodes are aborted: an opponent does not answer",
+    "dead_opponent", "bad", "An opponent does not answer",
     "Check the endpoint, key and model_name in player_info; aborted episodes are left out of the loss.",
 )  # fmt: skip
 def dead_opponent(history: History) -> str | None:

@@ -24,6 +24,7 @@ def write_run(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "trajectories").mkdir(exist_ok=True)
     config = {"trainer": {"experiment_name": folder.name, "total_training_steps": steps, "test_freq": 20}, "seed": {"train": seed}}
+    config["actor_rollout_ref"] = {"actor": {"optim": {"lr": 1e-3 if fault == "collapsed" else 1e-4}}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     rng = random.Random(f"{seed}/{fault}")
     with (folder / "metrics.jsonl").open("w") as out:
@@ -34,6 +35,17 @@ def write_run(
             rows = episodes(step, steps, rng, fault, tags, groups, members, tokens, evil, phase)
             name = folder / "trajectories" / f"{phase}_step_{step:06d}.jsonl"
             name.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def write_large_run(folder: Path, steps: int = 200) -> Path:
+    """200 steps of 128 episodes: the games of one step, told again for each."""
+    write_run(folder, steps=steps, groups=16, members=8, every=steps)
+    (folder / "trajectories" / f"val_step_{0:06d}.jsonl").unlink()
+    last = folder / "trajectories" / f"train_step_{steps:06d}.jsonl"
+    text = last.read_text()
+    for step in range(1, steps):
+        last.with_name(f"train_step_{step:06d}.jsonl").write_text(text.replace(f'"step": {steps},', f'"step": {step},'))
     return folder
 
 

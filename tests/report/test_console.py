@@ -13,7 +13,7 @@ from ragen.report import console as module
 from ragen.report.console import TrainDisplay, duration, sparkline
 
 TAGS = ("TicTacToe", "NashNew")
-FAULTS = {"broken_mask": "The mask does not fit", "collapsed": "Entropy has collapsed", "dead_opponent": "an opponent does not answer"}
+FAULTS = {"broken_mask": "The mask does not fit", "collapsed": "Entropy has collapsed", "dead_opponent": "An opponent does not answer"}
 
 
 def rows(fault="", steps=60):
@@ -112,8 +112,8 @@ def test_text_of_models_is_no_markup():
 
 
 def test_it_costs_little():
-    display = TrainDisplay(300, "laptop", console=terminal())
-    history = rows(steps=300)
+    display = TrainDisplay(100, "laptop", console=terminal())
+    history = rows(steps=100)
     start = time.process_time()
     with display:
         for row in history:

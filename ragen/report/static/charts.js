@@ -81,7 +81,7 @@ function traces(chart) {
 
 function lineTraces(group, line, look) {
   const reach = line.dots ? 0 : state.smooth;
-  if (group.members.length > 1 && !state.each) return bandTraces(overRuns(group.members, line.key, reach), line, look);
+  if (group.members.length > 1 && !state.each) return (line.dots ? spreadTraces : bandTraces)(overRuns(group.members, line.key, reach), line, look);
   return group.members.flatMap((run) => {
     const { x, y } = points(run, line.key);
     if (!x.length) return [];
@@ -107,6 +107,14 @@ function bandTraces(curve, line, look) {
     { x: curve.x, y: curve.mean, name: look.name, customdata: range, ...stroke(line, look),
       hovertemplate: `%{y:${look.format}} <i>(%{customdata[0]:${look.format}} to %{customdata[1]:${look.format}})</i>` },
   ];
+}
+
+// validation dots of several runs: their mean, with bars from the lowest to the highest
+function spreadTraces(curve, line, look) {
+  if (!curve || !curve.x.length) return [];
+  const bars = { type: 'data', symmetric: false, array: curve.high.map((v, i) => v - curve.mean[i]), arrayminus: curve.mean.map((v, i) => v - curve.low[i]), color: faint(look.paint, 0.55), thickness: 1.3, width: 3 };
+  const [, , mean] = bandTraces(curve, line, look);
+  return [{ ...mean, error_y: bars }];
 }
 
 function intervals(run, tag, x, y, paint) {

@@ -4,11 +4,18 @@ const VERDICTS = { learned: ['▲', 'learned'], worse: ['▼', 'got worse'], unc
 
 function heroSection() {
   const { data } = state, several = data.runs.length > 1;
-  const title = several ? (data.groups.length > 1 ? `${data.groups.length} runs side by side` : data.runs[0].sentence) : data.runs[0].sentence;
-  const trouble = data.runs.some((r) => r.warnings.some((w) => w.severity === 'bad'));
+  const title = data.groups.length > 1 ? `${data.groups.length} runs side by side` : several ? seedsSentence(data.runs) : data.runs[0].sentence;
   return el('section', { class: 'hero', id: 'headline' },
-    el('p', { class: 'kicker' }, data.title), el('h1', { class: trouble && !several ? 'trouble' : '' }, title),
+    el('p', { class: 'kicker' }, data.title), el('h1', {}, title), !several && data.runs[0].doubt ? el('p', { class: 'doubt' }, `▲ ${data.runs[0].doubt}`) : null,
     several ? compareTable() : [el('div', { class: 'results' }, data.runs[0].results.map((r) => resultCard(r))), costRow(data.runs[0])]);
+}
+
+function seedsSentence(runs) {
+  const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
+  return [...new Set(runs.flatMap((r) => r.results.map((x) => x.tag)))].map((tag) => {
+    const found = runs.flatMap((r) => r.results.filter((x) => x.tag === tag));
+    return `${tag} learned by ${found.filter((r) => r.verdict === 'learned').length} of ${plural(found.length, 'seed')} (${percent(mean(found.map((r) => r.first)))} → ${percent(mean(found.map((r) => r.last)))})`;
+  }).join('; ');
 }
 
 function resultCard(result) {

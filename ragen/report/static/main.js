@@ -82,13 +82,13 @@ async function start() {
 function follow() {
   const sign = document.querySelector('.live');
   sign.hidden = false;
-  let version = null;
+  let { version } = state.data;
   setInterval(async () => {
     if (document.hidden) return;
     try {
       const now = (await (await fetch('version')).json()).version;
       sign.classList.remove('lost');
-      if (version !== null && now !== version) {
+      if (now !== version) {
         const fresh = await (await fetch('payload')).json();
         Object.assign(state, { data: JSON.parse(await unpackText(fresh.data)), chunks: fresh.chunks });
         const at = scrollY;
