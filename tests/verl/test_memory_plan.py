@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from verl.utils.memory_plan import GiB, MemorySetup, activation_bytes_per_token, faults, plan_memory
 from verl.utils.model_shape import PUBLISHED, ModelShape, published_shape, read_shape
@@ -15,7 +15,9 @@ FAMILIES = [
     (Qwen2ForCausalLM, Qwen2Config, {"num_key_value_heads": 4, "tie_word_embeddings": False}),
     (Qwen3ForCausalLM, Qwen3Config, {"num_key_value_heads": 2, "head_dim": 128}),
     (LlamaForCausalLM, LlamaConfig, {"num_key_value_heads": 1}),
-    (LlamaForCausalLM, LlamaConfig, {"num_key_value_heads": 2, "attention_bias": False}),
+    (LlamaForCausalLM, LlamaConfig, {"num_key_value_heads": 2, "attention_bias": True, "mlp_bias": True}),
+    (Qwen3ForCausalLM, Qwen3Config, {"num_key_value_heads": 2, "head_dim": 64, "attention_bias": True}),
+    (MistralForCausalLM, MistralConfig, {"num_key_value_heads": 2}),
 ]
 
 

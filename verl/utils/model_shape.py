@@ -31,6 +31,8 @@ class ModelShape:
     qkv_bias: bool = False
     qk_norm: bool = False
     max_positions: int | None = None
+    o_bias: bool = False
+    mlp_bias: bool = False
     counted: int | None = None
 
     @property
@@ -46,9 +48,10 @@ class ModelShape:
         """Parameters of one block."""
         if self.counted is not None:
             return max(0, self.counted - self.root_parameters) // self.layers
-        h, bias = self.hidden, (self.q + 2 * self.kv) if self.qkv_bias else 0
-        attention = h * (self.q + 2 * self.kv) + self.q * h + bias + (2 * self.head_dim if self.qk_norm else 0)
-        return attention + 3 * h * self.intermediate + 2 * h
+        h = self.hidden
+        attention = h * (self.q + 2 * self.kv) + self.q * h + (2 * self.head_dim if self.qk_norm else 0)
+        bias = (self.q + 2 * self.kv) * self.qkv_bias + h * self.o_bias + (2 * self.intermediate + h) * self.mlp_bias
+        return attention + 3 * h * self.intermediate + 2 * h + bias
 
     @property
     def root_parameters(self) -> int:
@@ -85,9 +88,12 @@ class ModelShape:
         kind = config.get("model_type", "unknown")
         if kind not in DENSE_TYPES:
             raise ValueError(f"model_type {kind!r}: parameters are computed for {', '.join(sorted(DENSE_TYPES))} alone")
+        bias = bool(config.get("attention_bias", False)) and kind in ("llama", "qwen3")
         return cls._sizes(
             config,
-            qkv_bias=kind == "qwen2" or bool(config.get("attention_bias", False)),
+            qkv_bias=bias or kind == "qwen2",
+            o_bias=bias,
+            mlp_bias=bool(config.get("mlp_bias", False)) and kind == "llama",
             qk_norm=kind == "qwen3",
         )
 
