@@ -70,6 +70,9 @@ class RolloutEngine(ABC):
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Take over weights by their Hugging Face names, tied heads included; forget cached prefixes."""
 
+    def reset_prefix_cache(self) -> None:
+        """Forget cached prefixes; nothing may be running. (:meth:`load_weights` does it by itself.)"""
+
     def sleep(self, level: int = 1) -> None:
         """Free accelerator memory until :meth:`wake` (level 1 keeps weights in host memory, 2 drops them)."""
 

@@ -159,8 +159,11 @@ class VLLMEngine(RolloutEngine):
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         with _undisturbed():
             self._engine.collective_rpc("take_weights", args=(weights,))
+        self.reset_prefix_cache()
+
+    def reset_prefix_cache(self) -> None:
         if not self._engine.reset_prefix_cache():
-            raise RuntimeError("the engine kept cached prefixes of the old weights: requests were still running during a weight sync")
+            raise RuntimeError("the engine kept cached prefixes: requests were still running, as they must not be during a weight sync")
 
     def sleep(self, level: int = 1) -> None:
         if self._can_sleep:

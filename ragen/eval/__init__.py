@@ -1,0 +1,1 @@
+"""Evaluation: one core under every script of ``reason_test``."""
