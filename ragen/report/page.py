@@ -52,7 +52,7 @@ def build_page(runs: Sequence[Run], *, live: bool = False, title: str = "", **op
         "POLICY": html.escape(policy, quote=True),
         "LIVE": "live" if live else "",
         "STYLE": (_STATIC / "style.css").read_text("utf-8"),
-        "BLOBS": "\n".join([_blob("plotly", _pack(plotly)), *blobs]),
+        "BLOBS": "\n".join([_plotly_blob(), *blobs]),
         "SCRIPT": script,
     }
     page = (_STATIC / "page.html").read_text("utf-8")
@@ -190,6 +190,11 @@ def _blob(name: str, packed: str) -> str:
 
 def _csp_hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode('utf-8')).digest()).decode('ascii')}'"
+
+
+@lru_cache(maxsize=1)
+def _plotly_blob() -> str:
+    return _blob("plotly", _pack(_plotly()))
 
 
 @lru_cache(maxsize=1)

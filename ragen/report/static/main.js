@@ -75,6 +75,7 @@ async function start() {
   document.head.append(el('script', {}, plotly)); // runs at once; its hash is in the page's policy
   render();
   themeButton();
+  document.documentElement.dataset.readyAfter = performance.now(); // ms since the page was asked for
   document.documentElement.dataset.ready = 'yes';
   if (document.documentElement.dataset.live) follow();
 }
