@@ -2,13 +2,13 @@
 
 With ``l`` the logits of a token (divided by the temperature), ``p = softmax(l)``::
 
-    logp  = l[label] - logsumexp(l)          d logp / d l = onehot(label) - p
+    logp  = log_softmax(l)[label]            d logp / d l = onehot(label) - p
     H     = - sum p log p                    d H / d l    = - p (log p + H)
 
 Float32 (float64 if the input is) exists for one chunk of logits at a time. Backward computes the
 chunk again instead of keeping it: from the logits in their own dtype, or in
 :func:`chunked_logprobs_entropy` from the hidden states, so that no logits are kept at all. Where
-all tokens fit one chunk (a small vocabulary) the float32 logits are kept and nothing is redone.
+all tokens fit one chunk (a small vocabulary) its log p is kept and nothing is redone.
 """
 
 from __future__ import annotations
@@ -33,30 +33,35 @@ def _working_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _log_softmax_parts(logits: torch.Tensor, lse: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """``(p, log p)`` of full-precision logits (n, V); log p is finite even where a logit is -inf."""
-    logp = (logits - lse.unsqueeze(-1)).clamp_(min=torch.finfo(logits.dtype).min / 2)
-    return logp.exp(), logp
+def _log_softmax(logits: torch.Tensor, dtype: torch.dtype, temperature: float = 1.0) -> torch.Tensor:
+    """log p of a chunk of logits (n, V) in full precision."""
+    if temperature != 1.0:
+        logits = logits.to(dtype) / temperature
+    return torch.log_softmax(logits, dim=-1, dtype=dtype)
 
 
-def _forward_chunk(logits: torch.Tensor, labels: torch.Tensor | None, with_entropy: bool):
-    """``(logp or None, entropy or None, logsumexp)`` of full-precision logits (n, V), each (n,)."""
-    lse = torch.logsumexp(logits, dim=-1)
-    logp = None if labels is None else logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1) - lse
-    entropy = None
-    if with_entropy:
-        p, log_p = _log_softmax_parts(logits, lse)
-        entropy = -p.mul_(log_p).sum(-1)
-    return logp, entropy, lse
+def _bounded(log_p: torch.Tensor) -> torch.Tensor:
+    """log p with a finite number for impossible tokens, since 0 * -inf is NaN and their share is 0."""
+    return log_p.clamp(min=torch.finfo(log_p.dtype).min / 2)
 
 
-def _backward_chunk(logits, labels, lse, entropy, grad_logp, grad_entropy) -> torch.Tensor:
-    """Gradient with respect to full-precision logits (n, V)."""
-    p, log_p = _log_softmax_parts(logits, lse)
+def _entropy(log_p: torch.Tensor) -> tuple[torch.Tensor, bool]:
+    """Entropy (n,) of log p (n, V), and whether there were impossible tokens (looked for only where the
+    plain sum is NaN: a pass over all numbers costs)."""
+    entropy = -log_p.exp().mul_(log_p).sum(-1)
+    if not entropy.isnan().any():
+        return entropy, False
+    log_p = _bounded(log_p)
+    return -log_p.exp().mul_(log_p).sum(-1), True
+
+
+def _backward_chunk(log_p, labels, entropy, grad_logp, grad_entropy) -> torch.Tensor:
+    """Gradient with respect to the logits (n, V) that log p came from."""
+    p = log_p.exp()
     if grad_entropy is None:
         grad = p.mul_(-grad_logp.unsqueeze(-1))
     else:
-        coef = log_p.add_(entropy.unsqueeze(-1)).mul_(grad_entropy.unsqueeze(-1))
+        coef = (log_p + entropy.unsqueeze(-1)).mul_(grad_entropy.unsqueeze(-1))
         if grad_logp is not None:
             coef.add_(grad_logp.unsqueeze(-1))
         grad = p.mul_(coef).neg_()
@@ -65,74 +70,88 @@ def _backward_chunk(logits, labels, lse, entropy, grad_logp, grad_entropy) -> to
     return grad
 
 
+class _Chunks:
+    """Forward over chunks: fills logp and entropy (N,) and remembers what backward needs to know."""
+
+    def __init__(self, n: int, like: torch.Tensor, labels: torch.Tensor | None, chunk: int, with_entropy: bool):
+        self.dtype = _working_dtype(like.dtype)
+        self.logp = None if labels is None else like.new_empty(n, dtype=self.dtype)
+        self.entropy = like.new_empty(n, dtype=self.dtype) if with_entropy else None
+        self.labels, self.impossible = labels, False
+        self.slices = [slice(start, start + chunk) for start in range(0, n, chunk)]
+
+    def take(self, s: slice, log_p: torch.Tensor) -> None:
+        if self.labels is not None:
+            self.logp[s] = log_p.gather(-1, self.labels[s].unsqueeze(-1)).squeeze(-1)
+        if self.entropy is not None:
+            self.entropy[s], impossible = _entropy(log_p)
+            self.impossible |= impossible
+
+
+def _part(s: slice, *tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
+    return [None if x is None else x[s] for x in tensors]
+
+
 class _FromLogits(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits, labels, chunk, with_entropy, inplace_backward):
-        dtype, n = _working_dtype(logits.dtype), logits.shape[0]
-        logp = None if labels is None else logits.new_empty(n, dtype=dtype)
-        entropy = logits.new_empty(n, dtype=dtype) if with_entropy else None
-        lse = logits.new_empty(n, dtype=dtype)
-        for start in range(0, n, chunk):
-            s = slice(start, start + chunk)
-            lp, h, lse[s] = _forward_chunk(logits[s].to(dtype), None if labels is None else labels[s], with_entropy)
-            if logp is not None:
-                logp[s] = lp
-            if with_entropy:
-                entropy[s] = h
+        chunks = _Chunks(logits.shape[0], logits, labels, chunk, with_entropy)
+        for s in chunks.slices:
+            chunks.take(s, _log_softmax(logits[s], chunks.dtype))
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(logits, labels, lse, entropy)
-        ctx.chunk, ctx.inplace = chunk, inplace_backward
-        return logp, entropy
+        ctx.save_for_backward(logits, labels, chunks.entropy)
+        ctx.chunks = (chunks.slices, chunks.dtype, chunks.impossible)
+        ctx.inplace = inplace_backward
+        return chunks.logp, chunks.entropy
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_logp, grad_entropy):
-        logits, labels, lse, entropy = ctx.saved_tensors
+        logits, labels, entropy = ctx.saved_tensors
         if grad_logp is None and grad_entropy is None:
             return None, None, None, None, None
+        slices, dtype, impossible = ctx.chunks
         grad = logits.data if ctx.inplace else torch.empty_like(logits)
-        for start in range(0, logits.shape[0], ctx.chunk):
-            s = slice(start, start + ctx.chunk)
-            part = [None if x is None else x[s] for x in (labels, lse, entropy, grad_logp, grad_entropy)]
-            grad[s] = _backward_chunk(logits[s].to(lse.dtype), *part)
+        for s in slices:
+            log_p = _log_softmax(logits[s], dtype)
+            log_p = _bounded(log_p) if impossible else log_p
+            grad[s] = _backward_chunk(log_p, *_part(s, labels, entropy, grad_logp, grad_entropy))
         return grad, None, None, None, None
 
 
 class _FromHidden(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, labels, temperature, chunk, with_entropy):
-        dtype, n = _working_dtype(hidden.dtype), hidden.shape[0]
-        logp, lse = hidden.new_empty(n, dtype=dtype), hidden.new_empty(n, dtype=dtype)
-        entropy = hidden.new_empty(n, dtype=dtype) if with_entropy else None
-        logits = None
-        for start in range(0, n, chunk):
-            s = slice(start, start + chunk)
-            logits = F.linear(hidden[s], weight).to(dtype).div_(temperature)
-            logp[s], h, lse[s] = _forward_chunk(logits, labels[s], with_entropy)
-            if with_entropy:
-                entropy[s] = h
-        kept = logits if n <= chunk else None  # one chunk: cheaper to keep than to compute again
+        chunks = _Chunks(hidden.shape[0], hidden, labels, chunk, with_entropy)
+        log_p = None
+        for s in chunks.slices:
+            log_p = _log_softmax(F.linear(hidden[s], weight), chunks.dtype, temperature)
+            chunks.take(s, log_p)
+        kept = log_p if len(chunks.slices) == 1 else None  # one chunk: cheaper to keep than to compute again
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(hidden, weight, labels, lse, entropy, kept)
-        ctx.temperature, ctx.chunk = temperature, chunk
-        return logp, entropy
+        ctx.save_for_backward(hidden, weight, labels, chunks.entropy, kept)
+        ctx.chunks = (chunks.slices, chunks.dtype, chunks.impossible)
+        ctx.temperature = temperature
+        return chunks.logp, chunks.entropy
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_logp, grad_entropy):
-        hidden, weight, labels, lse, entropy, kept = ctx.saved_tensors
+        hidden, weight, labels, entropy, kept = ctx.saved_tensors
         if grad_logp is None and grad_entropy is None:
             return None, None, None, None, None, None
+        slices, dtype, impossible = ctx.chunks
         want_hidden, want_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(hidden) if want_hidden else None
-        # several chunks are summed in the working precision: a bfloat16 sum would lose small chunks
-        sum_dtype = weight.dtype if hidden.shape[0] <= ctx.chunk else lse.dtype
-        grad_weight = torch.zeros_like(weight, dtype=sum_dtype) if want_weight else None
-        for start in range(0, hidden.shape[0], ctx.chunk):
-            s = slice(start, start + ctx.chunk)
-            logits = kept if kept is not None else F.linear(hidden[s], weight).to(lse.dtype).div_(ctx.temperature)
-            part = [None if x is None else x[s] for x in (labels, lse, entropy, grad_logp, grad_entropy)]
-            grad = _backward_chunk(logits, *part).div_(ctx.temperature).to(hidden.dtype)
+        # several chunks are summed in the working precision: a bfloat16 sum would lose small ones
+        grad_weight = torch.zeros_like(weight, dtype=dtype if len(slices) > 1 else weight.dtype) if want_weight else None
+        for s in slices:
+            log_p = kept if kept is not None else _log_softmax(F.linear(hidden[s], weight), dtype, ctx.temperature)
+            log_p = _bounded(log_p) if impossible else log_p
+            grad = _backward_chunk(log_p, *_part(s, labels, entropy, grad_logp, grad_entropy))
+            if ctx.temperature != 1.0:
+                grad.div_(ctx.temperature)
+            grad = grad.to(hidden.dtype)
             if want_hidden:
                 grad_hidden[s] = grad @ weight
             if want_weight:
