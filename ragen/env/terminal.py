@@ -49,20 +49,23 @@ def play(
 ) -> None:
     """One game. ``ask(prompt)`` reads the person's answer (``quit`` stops), ``say(text)`` shows one."""
     env.reset(seed=seed)
-    person, told = env.trained_seats[0], None
+    told = None
     while env.acting():
         together = env.acting()
         for seat in together:
             if seat not in env.acting():  # a round may end before every seat has moved
                 continue
-            if seat == person:
+            if seat == env.trained_seats[0]:  # in a nest the person changes seats with the game
                 told = _person_moves(env, seat, told, ask, say)
                 if told is None:
                     return
             else:
-                answer = _opponent_moves(env, env_type, seat, seed, opponent)
+                name = getattr(env, "current_env_type", env_type)
+                player = opponent if name == env_type else make_scripted(name, DEFAULT_OPPONENT.get(name, "random"))
+                answer = _opponent_moves(env, name, seat, seed, player)
                 if len(together) == 1:  # a simultaneous answer stays secret until all are in
                     say(f"Seat {seat} answers {answer}")
+    person = env.trained_seats[0]
     result = env.outcome()[person]
     if last := env.observe(person):
         say(last)
@@ -86,7 +89,7 @@ def _person_moves(env: Env, seat: int, told: str | None, ask: Callable[[str], st
             say(verdict.feedback)
         if verdict.reward:
             say(f"(reward {verdict.reward:g})")
-        if verdict.valid:
+        if verdict.valid or seat not in env.acting() or env.rules(seat) != rules:  # or a nest moved on
             return rules
 
 

@@ -6,6 +6,8 @@ that game's. When it ends, or its trained seat has used up its turns, the next b
 *Agents*: a player in the sense of the episode goes through all sub-tasks, in whatever seat each
 game gives it. Agent 0 sits in the trained seat, agent 1 in the first of the others, and so on;
 rewards are kept by agent.
+
+``python -m ragen.env.compose_new.env`` plays one in the terminal.
 """
 
 from __future__ import annotations
@@ -203,6 +205,11 @@ class ComposeEnv(Env):
 
 
 if __name__ == "__main__":
+    import sys
+
     from ragen.env.terminal import play_in_terminal
 
-    play_in_terminal("compose_new")
+    arguments = sys.argv[1:]
+    if not any("base_env_list" in argument for argument in arguments):
+        arguments += ["--config", "base_env_list=[{env_type: nash_new}, {env_type: tictactoe}, {env_type: undercover}]"]
+    play_in_terminal("compose_new", arguments)
