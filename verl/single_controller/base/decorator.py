@@ -20,6 +20,7 @@ from verl.single_controller.base.dispatch import (
     dispatch_dp_compute_data_proto_with_func,
     dispatch_one_to_all,
     get_predefined_dispatch_fn,
+    make_nd_compute_dataproto_dispatch_fn,
     register_dispatch_mode,
     update_dispatch_mode,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "dispatch_one_to_all",
     "get_predefined_dispatch_fn",
     "get_predefined_execute_fn",
+    "make_nd_compute_dataproto_dispatch_fn",
     "register",
     "register_dispatch_mode",
     "update_dispatch_mode",

@@ -8,6 +8,7 @@ results in order (object references for a non-blocking method).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from verl.protocol import DataProto, DataProtoFuture, pad_dataproto_to_divisor
@@ -86,14 +87,41 @@ def dispatch_dp_compute_data_proto_with_func(worker_group, func, *args, **kwargs
 
 def collect_dp_compute_data_proto(worker_group, output):
     """One DataProto of the ranks' DataProtos, or the future of it."""
+    return _join_data_protos(worker_group, output, list(range(len(output))))
+
+
+def _join_data_protos(worker_group, output: list[Any], ranks: list[int]) -> DataProto | DataProtoFuture:
     if all(isinstance(o, DataProto) for o in output):
         return DataProto.concat(output)
-    wrong = [f"rank {i}: {type(o).__name__}" for i, o in enumerate(output) if not worker_group.is_ref(o)]
+    wrong = [f"rank {rank}: {type(o).__name__}" for rank, o in zip(ranks, output, strict=True) if not worker_group.is_ref(o)]
     if wrong:
-        raise TypeError(f"a method dispatched by DP_COMPUTE_PROTO must return a DataProto, got {', '.join(wrong)}")
+        raise TypeError(f"a method whose results are joined must return a DataProto, got {', '.join(wrong)}")
     future = DataProtoFuture.concat(output)
-    future.wait = worker_group.gather
+    future.wait = partial(worker_group.gather, ranks=ranks)
     return future
+
+
+def make_nd_compute_dataproto_dispatch_fn(mesh_name: str) -> dict[str, Callable]:
+    """A ``dispatch_mode`` for ranks that do not all see different data, e.g. tensor-parallel ones.
+
+    Every worker has told its place with ``self._register_dispatch_collect_info(mesh_name, dp_rank, is_collect)``. Each
+    gets the chunk of its ``dp_rank``; of the results those of ranks with ``is_collect`` are joined, by dp_rank.
+    """
+    return _mode(partial(_dispatch_nd_data_proto, mesh_name), partial(_collect_nd_data_proto, mesh_name))
+
+
+def _dispatch_nd_data_proto(mesh_name: str, worker_group, *args, **kwargs):
+    dp_ranks = [dp_rank for dp_rank, _ in worker_group.mesh(mesh_name)]
+    args, kwargs = split_data_protos(max(dp_ranks) + 1, args, kwargs)
+    padding = {key: kwargs.pop(key) for key in (PADDING_SIZE_KEY,) if key in kwargs}
+    args = tuple([arg[dp_rank] for dp_rank in dp_ranks] for arg in args)
+    return args, {**{k: [v[dp_rank] for dp_rank in dp_ranks] for k, v in kwargs.items()}, **padding}
+
+
+def _collect_nd_data_proto(mesh_name: str, worker_group, output):
+    mesh = worker_group.mesh(mesh_name)
+    ranks = sorted((rank for rank, (_, collect) in enumerate(mesh) if collect), key=lambda rank: mesh[rank][0])
+    return _join_data_protos(worker_group, [output[rank] for rank in ranks], ranks)
 
 
 def dispatch_direct_rollout_method(worker_group, *args, **kwargs):

@@ -53,6 +53,7 @@ class Worker:
             os.environ["MASTER_PORT"] = str(get_free_port())
         #: workers that share this process, by role; filled in by create_colocated_worker_cls
         self.fused_worker_dict: dict[str, Worker] = {}
+        self._meshes: dict[str, tuple[int, bool]] = {}
 
     @property
     def rank(self) -> int:
@@ -84,6 +85,21 @@ class Worker:
     def get_fused_worker_by_name(self, worker_name: str) -> Worker | None:
         """The worker of that role in this process, if there is one."""
         return self.fused_worker_dict.get(worker_name)
+
+    def _register_dispatch_collect_info(self, mesh_name: str, dp_rank: int, is_collect: bool) -> None:
+        """Tell where this worker stands in a mesh: which share of the data it gets, and whether its result
+        is the one to keep of its share. See ``make_nd_compute_dataproto_dispatch_fn``."""
+        self._meshes[mesh_name] = (dp_rank, is_collect)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def _query_mesh(self, mesh_name: str) -> tuple[int, bool]:
+        """``(dp_rank, is_collect)`` as registered."""
+        if mesh_name not in self._meshes:
+            raise KeyError(
+                f"{type(self).__name__} has not registered mesh {mesh_name!r} (it has {sorted(self._meshes)}): call "
+                "self._register_dispatch_collect_info(mesh_name, dp_rank, is_collect) first"
+            )
+        return self._meshes[mesh_name]
 
     def _get_node_ip(self) -> str:
         return os.environ.get("RAY_NODE_IP") or os.environ["MASTER_ADDR"]

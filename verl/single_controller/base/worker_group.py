@@ -83,6 +83,7 @@ class WorkerGroup:
         self.resource_pool = resource_pool
         self._workers: list[Any] = []
         self._worker_names: list[str] = []
+        self._meshes: dict[str, list[tuple[int, bool]]] = {}
 
     @property
     def workers(self) -> list[Any]:
@@ -105,13 +106,21 @@ class WorkerGroup:
         """Start the method on rank 0; returns its reference."""
         raise TypeError(f"{type(self).__name__} does not say how to execute")
 
-    def gather(self, refs: list[Any], method_name: str = "a non-blocking call") -> list[Any]:
-        """Wait for references and return their values."""
+    def gather(
+        self, refs: list[Any], method_name: str = "a non-blocking call", ranks: list[int] | None = None
+    ) -> list[Any]:
+        """Wait for references (of ``ranks``, by default of 0, 1, ...) and return their values."""
         raise TypeError(f"{type(self).__name__} does not say how to wait")
 
     def is_ref(self, value: Any) -> bool:
         """Whether ``value`` is a reference to a result that may not be there yet."""
         return False
+
+    def mesh(self, mesh_name: str) -> list[tuple[int, bool]]:
+        """``(dp_rank, is_collect)`` by rank, as the workers registered it (asked once)."""
+        if mesh_name not in self._meshes:
+            self._meshes[mesh_name] = self._query_mesh(mesh_name)
+        return self._meshes[mesh_name]
 
     def _bind_worker_method(self, user_defined_cls: type, remote_prefix: str = "") -> list[str]:
         """Add the registered methods of ``user_defined_cls`` to this group; on the workers they are

@@ -63,21 +63,27 @@ def _death_cause(info: dict[str, Any]) -> str:
     return context.actor_died_error_context.error_message.strip()
 
 
-def gather(workers: Sequence[Any], refs: list[Any], method: str, timeout_s: float | None = None) -> list[Any]:
-    """Values of ``refs``, where ``refs[i]`` is a call on ``workers[i]``.
+def gather(
+    workers: Sequence[Any],
+    refs: list[Any],
+    method: str,
+    timeout_s: float | None = None,
+    ranks: Sequence[int] | None = None,
+) -> list[Any]:
+    """Values of ``refs``, where ``refs[i]`` is a call on ``workers[ranks[i]]`` (default: on ``workers[i]``).
 
     Raises :class:`WorkerDied` for a dead worker, :class:`~verl.single_controller.base.errors.WorkerError`
     for one whose method raised, ``TimeoutError`` after ``timeout_s`` seconds (default: wait for ever).
     """
-    pending = {ref: rank for rank, ref in enumerate(refs)}
-    values: list[Any] = [None] * len(refs)
+    pending = dict(zip(refs, range(len(refs)) if ranks is None else ranks, strict=True))
+    values: dict[Any, Any] = {}
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while pending:
         ready, _ = ray.wait(list(pending), num_returns=1, timeout=POLL_S)
         for ref in ready:
             rank = pending.pop(ref)
             try:
-                values[rank] = ray.get(ref)
+                values[ref] = ray.get(ref)
             except RayTaskError as error:
                 raise _blame(workers, list(pending), rank, method, error) from error
             except _DEATHS as error:
@@ -90,7 +96,7 @@ def gather(workers: Sequence[Any], refs: list[Any], method: str, timeout_s: floa
                     raise describe_death(workers[rank], rank, method)
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"ranks {sorted(pending.values())} did not finish {method!r} within {timeout_s:g} s")
-    return values
+    return [values[ref] for ref in refs]
 
 
 def _blame(workers: Sequence[Any], pending: list[Any], rank: int, method: str, error: RayTaskError) -> Exception:

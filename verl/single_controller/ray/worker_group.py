@@ -76,7 +76,6 @@ class RayWorkerGroup(WorkerGroup):
         self.name_prefix = secrets.token_hex(3) if name_prefix is None else name_prefix
         self.master_address: str | None = None
         self.master_port: str | None = None
-        self._remote_prefix = ""
         if resource_pool is None:
             if not worker_handles and not worker_names:
                 raise ValueError("a worker group needs a resource_pool, or workers to attach to")
@@ -223,10 +222,12 @@ class RayWorkerGroup(WorkerGroup):
         """The same as :meth:`execute_rank_zero_async`."""
         return self.execute_rank_zero_async(method_name, *args, **kwargs)
 
-    def gather(self, refs: list[Any], method_name: str = "a non-blocking call") -> list[Any]:
-        """Values of object references, one a rank from rank 0 on, with a dead or failing worker named
-        (``ray.get`` would wait for ever where the others are stuck)."""
-        return liveness.gather(self._workers, refs, method_name)
+    def gather(
+        self, refs: list[Any], method_name: str = "a non-blocking call", ranks: list[int] | None = None
+    ) -> list[Any]:
+        """Values of object references (of ``ranks``, by default of 0, 1, ...), with a dead or failing
+        worker named (``ray.get`` would wait for ever where the others are stuck)."""
+        return liveness.gather(self._workers, refs, method_name, ranks=ranks)
 
     def is_ref(self, value: Any) -> bool:
         return isinstance(value, ray.ObjectRef)
@@ -261,9 +262,10 @@ def _takes_gpu(device_name: str | None, pool: RayResourcePool) -> bool:
 
 
 def _shared(values: list[Any]) -> list[Any]:
-    """One copy in the object store, where every rank gets the same tensor data."""
-    first = values[0]
-    if len(values) > 1 and isinstance(first, DataProto | TensorDict | torch.Tensor | np.ndarray):
-        if all(value is first for value in values):
-            return [ray.put(first)] * len(values)
-    return values
+    """Tensor data that several ranks get is put into the object store once."""
+    refs: dict[int, Any] = {}
+    for value in values:
+        repeated = sum(other is value for other in values) > 1
+        if repeated and id(value) not in refs and isinstance(value, DataProto | TensorDict | torch.Tensor | np.ndarray):
+            refs[id(value)] = ray.put(value)
+    return [refs.get(id(value), value) for value in values]
