@@ -114,8 +114,8 @@ def test_lora_trains_adapters_alone_and_hands_over_merged_weights(untied_path):
         assert first["rollout/logprob_diff_mean"] == pytest.approx(float(gaps.mean()), rel=1e-4)
 
 
-def critic_config(path: str):
-    config = worker_config(path)
+def critic_config(path: str, **changes):
+    config = worker_config(path, **changes)
     return OmegaConf.create(
         {
             "model": {**config.model, "fsdp_config": {"reshard_after_forward": True}}, "ppo_micro_batch_size_per_gpu": 2,
@@ -133,7 +133,13 @@ def critic_steps(rank: int, path: str, dealing):
     share = to_share(batch, dealing[rank], [0] * 9, 1)
     before = worker.compute_values(share).batch["values"]
     metrics = worker.update_critic(share).meta_info["metrics"]
-    return {"before": before.numpy(), "after": worker.compute_values(share).batch["values"].numpy(), "metrics": metrics}
+    adapted = CriticWorker(critic_config(path, **{"model.lora_rank": 4, "model.target_modules": "all-linear"}))
+    adapted.init_model()
+    frozen = {name: p.full_tensor().clone() for name, p in adapted.trained.module.named_parameters() if not p.requires_grad}
+    adapted.update_critic(share)
+    moved = [name for name, p in adapted.trained.module.named_parameters() if name in frozen and not p.full_tensor().equal(frozen[name])]
+    trained = sorted(name for name, p in adapted.trained.module.named_parameters() if p.requires_grad)
+    return {"moved": moved, "trained": trained, "before": before.numpy(), "after": worker.compute_values(share).batch["values"].numpy(), "metrics": metrics}
 
 
 def test_critic_agrees_with_a_bare_value_model(untied_path):
@@ -158,6 +164,8 @@ def test_critic_agrees_with_a_bare_value_model(untied_path):
         after = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1, 0] * mask
     for rank, result in enumerate(run_ranks(critic_steps, 2, untied_path, dealing)):
         assert np.abs(result["before"]).max() == 0
+        assert result["moved"] == [] and sum("lora_" in name for name in result["trained"]) == 2 * 2 * 7
+        assert [name for name in result["trained"] if "lora_" not in name] == ["base_model.model.score.bias", "base_model.model.score.weight"]
         assert result["metrics"]["critic/vf_loss"] == pytest.approx(sum(losses) / 2, rel=1e-4)
         assert result["metrics"]["critic/grad_norm"] == pytest.approx(sum(norms) / 2, rel=1e-4)
         np.testing.assert_allclose(result["after"], after[dealing[rank]], atol=1e-4)

@@ -60,7 +60,7 @@ def apply_fsdp2(model: nn.Module, mesh: DeviceMesh, fsdp_config) -> nn.Module:
     options = {
         "mesh": mesh,
         "mp_policy": mixed_precision_policy(fsdp_config, mesh.device_type),
-        "offload_policy": CPUOffloadPolicy() if fsdp_config.get("offload_policy", False) else OffloadPolicy(),
+        "offload_policy": _offload_policy(fsdp_config, mesh.device_type),
         "reshard_after_forward": bool(fsdp_config.get("reshard_after_forward", True)),
     }
     fill = _Filler(torch.device(mesh.device_type))
@@ -71,6 +71,15 @@ def apply_fsdp2(model: nn.Module, mesh: DeviceMesh, fsdp_config) -> nn.Module:
         module.set_force_sum_reduction_for_comms(True)
         module.set_gradient_divide_factor(1.0)
     return model
+
+
+def _offload_policy(fsdp_config, device: str) -> OffloadPolicy:
+    if not fsdp_config.get("offload_policy", False):
+        return OffloadPolicy()
+    if device == "cpu":
+        logger.info("fsdp_config.offload_policy: without a GPU the parameters are on the CPU anyway")
+        return OffloadPolicy()
+    return CPUOffloadPolicy()
 
 
 def _sharding_units(model: nn.Module, fsdp_config) -> list[nn.Module]:
@@ -146,12 +155,9 @@ def clip_grad_norm(parameters: list[nn.Parameter], max_norm: float) -> float:
     gradients = [_local(p.grad) for p in parameters if p.grad is not None]
     if not gradients:
         return 0.0
-    device = gradients[0].device
     square = torch.stack([norm.double() for norm in torch._foreach_norm(gradients)]).square().sum()
     if any(isinstance(p, DTensor) for p in parameters) and dist.get_world_size() > 1:
-        on_device = square.to("cuda") if dist.get_backend() == "nccl" else square
-        dist.all_reduce(on_device)
-        square = on_device.to(device)
+        dist.all_reduce(square)
     norm = float(square.sqrt())
     if norm > max_norm:
         torch._foreach_mul_(gradients, max_norm / (norm + 1e-6))

@@ -13,6 +13,8 @@ from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
+from verl.utils.model import VALUE_HEADS, value_head
+
 ADAPTER = "default"
 
 
@@ -37,32 +39,49 @@ class ExportedWeight:
         return base + (lora_b @ lora_a) * self.scaling
 
 
-def add_lora(model: nn.Module, rank: int, alpha: float, target_modules: str | list[str], exclude_modules=None) -> PeftModel:
+def add_lora(
+    model: nn.Module,
+    rank: int,
+    alpha: float,
+    target_modules: str | list[str],
+    exclude_modules: str | list[str] | None = None,
+    is_value_model: bool = False,
+) -> PeftModel:
     """Freeze `model` and add trainable adapters of `rank` to its linear layers.
 
     Args:
-        target_modules: "all-linear" or names of modules, as peft takes them. Linear layers only.
+        target_modules: "all-linear", or names of linear layers as peft takes them (a list of endings or a regular expression).
+        exclude_modules: names that get none, in the same forms.
+        is_value_model: the head is new, so it is trained whole and gets no adapter.
 
     Raises:
         ValueError: no module of that name, or one that is not linear.
     """
-    targets = target_modules if isinstance(target_modules, str) else list(target_modules)
     config = LoraConfig(
-        task_type=TaskType.CAUSAL_LM, r=rank, lora_alpha=alpha, target_modules=targets,
-        exclude_modules=exclude_modules, lora_dropout=0.0, bias="none",
+        task_type=None if is_value_model else TaskType.CAUSAL_LM, r=rank, lora_alpha=alpha, target_modules=target_modules,
+        exclude_modules=_without_head(exclude_modules) if is_value_model else exclude_modules, lora_dropout=0.0, bias="none",
     )  # fmt: skip
-    on_meta = next(model.parameters()).is_meta
     try:
-        peft_model = get_peft_model(model, config, low_cpu_mem_usage=on_meta)
+        peft_model = get_peft_model(model, config, low_cpu_mem_usage=next(model.parameters()).is_meta)
     except ValueError as error:
-        raise ValueError(f"actor_rollout_ref.model.target_modules={targets!r}: {error}") from error
+        raise ValueError(f"model.target_modules={target_modules!r}: {error}") from error
     for name, module in peft_model.named_modules():
         if isinstance(module, LoraLayer) and not isinstance(module, LoraLinear):
             raise ValueError(
-                f"actor_rollout_ref.model.target_modules={targets!r} takes in {name}, a {type(module).__name__}: only linear "
-                "layers can be trained by LoRA here; name them one by one or use 'all-linear'"
+                f"model.target_modules={target_modules!r} takes in {name}, a {type(module).__name__}: only linear layers can be "
+                "trained by LoRA here; name them one by one or use 'all-linear'"
             )
+    if not is_value_model and isinstance(peft_model.get_base_model().get_output_embeddings(), LoraLayer):
+        raise ValueError(f"model.target_modules={target_modules!r} takes in the output head, which gets no adapter here")
+    if is_value_model:
+        value_head(peft_model.get_base_model()).requires_grad_(True)
     return peft_model
+
+
+def _without_head(exclude_modules: str | list[str] | None) -> str | list[str]:
+    if isinstance(exclude_modules, str):
+        return rf"{exclude_modules}|(.*\.)?({'|'.join(VALUE_HEADS)})"
+    return [*(exclude_modules or ()), *VALUE_HEADS]
 
 
 def is_lora(model: nn.Module) -> bool:

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClas
 logger = logging.getLogger(__name__)
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
+VALUE_HEADS = ("score", "classifier")  # what token classification models call theirs
 DROPOUT_KEYS = (
     "attention_dropout",
     "hidden_dropout",
@@ -102,8 +103,8 @@ def backbone(model: nn.Module) -> nn.Module:
 
 
 def value_head(model: nn.Module) -> nn.Linear:
-    """The one-number head of a value model; token classification calls it `score` or `classifier`."""
-    for name in ("score", "classifier"):
+    """The one-number head of a value model."""
+    for name in VALUE_HEADS:
         if isinstance(getattr(model, name, None), nn.Linear):
             return getattr(model, name)
     raise ValueError(f"{type(model).__name__} has no linear head named score or classifier: it cannot be a critic")

@@ -113,6 +113,7 @@ def build_sharded_model(
             float(model_config.get("lora_alpha", 16)),
             _plain(model_config.get("target_modules", "all-linear")),
             _plain(model_config.get("exclude_modules")),
+            is_value_model=kind == "value",
         )
     if compile_layers:
         for layer in decoder_layers(model):
