@@ -43,11 +43,12 @@ class Card:
     refused: int
     tokens: bool
     kept: bool
+    agent: int
 
     @property
     def family(self) -> tuple:
-        """Episodes of one family met the same start."""
-        return (self.path, self.group)
+        """Episodes of one family met the same start, in the same part of the game."""
+        return (self.path, self.group, self.agent)
 
 
 def index_run(run: Run) -> list[Card]:
@@ -83,7 +84,7 @@ def _card(path: Path, offset: int, row: dict) -> Card:
     return Card(
         path, offset, int(row["step"]), str(row["phase"]), str(row["tag"]), str(row.get("opponent") or ""), str(row.get("role") or ""),
         int(row.get("group") or 0), int(row.get("member") or 0), outcome(row), float(row.get("reward") or 0.0), len(replies),
-        sum(m.get("valid") is False for m in replies), bool((row.get("tokens") or {}).get("text")), bool(row.get("kept", True)),
+        sum(m.get("valid") is False for m in replies), bool((row.get("tokens") or {}).get("text")), bool(row.get("kept", True)), int(row.get("agent") or 0),
     )  # fmt: skip
 
 
@@ -141,7 +142,7 @@ def widest_pair(cards: Iterable[Card]) -> tuple[Card, Card] | None:
 def page_row(row: dict) -> dict:
     """The part of a trajectory that a page shows, long texts and token lists cut."""
     keys = ("step", "phase", "tag", "group", "member", "seed", "seat", "role", "opponent", "status", "kept", "reward", "success", "turn_rewards", "public")
-    out = {key: row.get(key) for key in keys}
+    out = {key: row.get(key) for key in keys} | {"error": cut(row.get("error"))}
     out["metrics"] = row.get("metrics") or {}
     out["messages"] = [{**m, "content": cut(m.get("content")), "feedback": cut(m.get("feedback"))} for m in row.get("messages") or ()]
     tokens = row.get("tokens") or {}

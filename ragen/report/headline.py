@@ -22,7 +22,8 @@ _GIVEN_UP = "Given up"
 class TaskResult:
     """First and last success of one task with 95% intervals. ``basis``: "validation" or "training".
     ``episodes``: behind (first, last), 0 where unknown. ``change``: interval of last - first,
-    ``None`` where the numbers of episodes are unknown. ``best``: (step, success)."""
+    ``None`` where the numbers of episodes are unknown. ``best``: (step, success). ``losses``: shares
+    lost, first and last, where the task logs them."""
 
     tag: str
     basis: str
@@ -33,13 +34,18 @@ class TaskResult:
     episodes: tuple[int, int]
     intervals: tuple[tuple[float, float], tuple[float, float]] | None
     change: tuple[float, float] | None
+    losses: tuple[float, float] | None = None
 
     @property
     def verdict(self) -> str:
-        """"learned", "worse" or "unclear" (the interval of the change holds 0, or is unknown)."""
+        """"learned" (it wins more), "steadier" (it wins as often and loses less: all there is to
+        learn against a perfect player), "worse" or "unclear" (the intervals hold 0, or are unknown)."""
         if self.change is None or self.steps[0] == self.steps[1]:
             return "unclear"
-        return "learned" if self.change[0] > 0 else "worse" if self.change[1] < 0 else "unclear"
+        if self.change[0] > 0 or self.change[1] < 0:
+            return "learned" if self.change[0] > 0 else "worse"
+        lost = difference(*self.losses, *self.episodes) if self.losses else (0.0, 0.0)
+        return "steadier" if lost[1] < 0 else "worse" if lost[0] > 0 else "unclear"
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,10 @@ def task_results(run: Run, cards: Sequence[Card] = ()) -> list[TaskResult]:
 def _validated(run: Run, tag: str, cards: Sequence[Card]) -> TaskResult:
     curve = run.series(f"val/{tag}/success")
     (step0, first), (step1, last) = curve[0], curve[-1]
-    return _result(tag, "validation", curve, (step0, step1), (first, last), tuple(_val_episodes(run, tag, s, cards) for s in (step0, step1)))
+    episodes = tuple(_val_episodes(run, tag, s, cards) for s in (step0, step1))
+    lost = dict(run.series(f"val/{tag}/loss"))
+    losses = (lost[step0], lost[step1]) if step0 in lost and step1 in lost else None
+    return _result(tag, "validation", curve, (step0, step1), (first, last), episodes, losses)
 
 
 def _val_episodes(run: Run, tag: str, step: int, cards: Sequence[Card]) -> int:
@@ -123,12 +132,12 @@ def _trained(run: Run, tag: str) -> TaskResult:
     )  # fmt: skip
 
 
-def _result(tag, basis, curve, steps, values, episodes) -> TaskResult:
+def _result(tag, basis, curve, steps, values, episodes, losses=None) -> TaskResult:
     best = max(curve, key=lambda point: point[1])
     known = all(episodes)
     intervals = tuple(wilson(v, n) for v, n in zip(values, episodes, strict=True)) if known else None
     change = difference(*values, *episodes) if known else None
-    return TaskResult(tag, basis, steps, *values, best, episodes, intervals, change)
+    return TaskResult(tag, basis, steps, *values, best, episodes, intervals, change, losses)
 
 
 def sentence(results: Sequence[TaskResult]) -> str:
@@ -137,17 +146,13 @@ def sentence(results: Sequence[TaskResult]) -> str:
         return "No task has a success curve yet."
     if all(r.steps[0] == r.steps[1] for r in results):
         return "Too early to say: one measurement so far."
-    said = {"learned": [], "worse": [], "unclear": []}
+    said: dict[str, list[str]] = {"learned": [], "steadier": [], "worse": [], "unclear": []}
     for r in results:
-        said[r.verdict].append(f"{r.tag} ({r.first:.0%} → {r.last:.0%})")
-    parts = []
-    if said["learned"]:
-        parts.append(f"It learned {_and(said['learned'])}")
-    if said["worse"]:
-        parts.append(f"{'it lost' if parts else 'It lost'} {_and(said['worse'])}")
-    if said["unclear"]:
-        parts.append(f"{'no clear change in' if parts else 'No clear change in'} {_and(said['unclear'])}")
-    return "; ".join(parts) + "."
+        numbers = f"lost {r.losses[0]:.0%} → {r.losses[1]:.0%}" if r.verdict == "steadier" else f"{r.first:.0%} → {r.last:.0%}"
+        said[r.verdict].append(f"{r.tag} ({numbers})")
+    words = {"learned": "it learned", "steadier": "it loses less at", "worse": "it got worse at", "unclear": "no clear change in"}
+    text = "; ".join(f"{words[verdict]} {_and(tasks)}" for verdict, tasks in said.items() if tasks)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def doubt(warnings: Sequence[RunWarning]) -> str:
@@ -212,13 +217,14 @@ def _then_and_now(cards: Sequence[Card], results: Sequence[TaskResult]) -> Telli
     """The task that changed most: its first loss and its latest win, or the reverse if it got worse."""
     moved = sorted(results, key=lambda r: -abs(r.last - r.first))
     for result in moved:
-        mine = [c for c in cards if c.tag == result.tag]
         before, after = ("loss", "win") if result.last >= result.first else ("win", "loss")
-        first = next((c for c in mine if c.outcome == before), None)
-        last = next((c for c in reversed(mine) if c.outcome == after), None)
-        if first and last and first.step < last.step:
-            why = f"{result.tag}: a {before} at step {first.step}, a {after} at step {last.step}."
-            return Telling("Then and now", why, (first, last))
+        for phase in ("val", "train"):
+            mine = [c for c in cards if c.tag == result.tag and c.phase == phase]
+            first = next((c for c in mine if c.outcome == before), None)
+            last = next((c for c in reversed(mine) if c.outcome == after), None)
+            if first and last and first.step < last.step:
+                why = f"{result.tag}: a {before} at step {first.step}, a {after} at step {last.step}."
+                return Telling("Then and now", why, (first, last))
     return None
 
 

@@ -123,7 +123,7 @@ def _chunk_name(run: int, path: Path) -> str:
 def _index(chosen: list[list[Card]], chunks: dict[str, int]) -> dict[str, list]:
     """Columns, one entry an episode; ``chunk`` and ``row`` say where its text is."""
     columns: dict[str, list] = {name: [] for name in ("run", "chunk", "row")}
-    fields = ("step", "phase", "tag", "opponent", "role", "group", "member", "outcome", "reward", "turns", "refused", "tokens", "kept")
+    fields = ("step", "phase", "tag", "opponent", "role", "group", "member", "outcome", "reward", "turns", "refused", "tokens", "kept", "agent")
     columns |= {name: [] for name in fields}
     for i, mine in enumerate(chosen):
         rows: dict[Path, int] = {}

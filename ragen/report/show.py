@@ -118,10 +118,11 @@ def _results_table(run: Run, head: Headline) -> Table:
     for name in ("task", "first", "last", "change", "verdict", "training", "measured by"):
         table.add_column(name)
     for r in head.results:
+        what = r.verdict + (f" (lost {r.losses[0]:.0%} → {r.losses[1]:.0%})" if r.losses else "")
         change = f"{100 * (r.last - r.first):+.0f}" + (f" ({100 * r.change[0]:+.0f} to {100 * r.change[1]:+.0f})" if r.change else "")
         curve = sparkline([v for _, v in run.series(f"train/{r.tag}/success")])
         basis = f"{r.basis}, step {r.steps[0]} to {r.steps[1]}" + (f", {r.episodes[1]:,} episodes" if r.episodes[1] else "")
-        table.add_row(*(Text(safe(cell)) for cell in (r.tag, f"{r.first:.0%}", f"{r.last:.0%}", change, r.verdict, curve, basis)))
+        table.add_row(*(Text(safe(cell)) for cell in (r.tag, f"{r.first:.0%}", f"{r.last:.0%}", change, what, curve, basis)))
     return table
 
 
@@ -136,6 +137,8 @@ def print_episode(console: Console, row: dict, tokens: str | None = None) -> Non
     ]  # fmt: skip
     title = Text.assemble((f" {safe(row['tag'])} ", "bold"), (how, _OUTCOME_STYLES.get(how, "")), f"  reward {row.get('reward') or 0:+.3g} ")
     console.print(Panel(Text(safe(" · ".join(f for f in facts if f)), style="dim"), title=title, title_align="left", border_style="dim"))
+    if row.get("error"):
+        console.print(Text(f"✕ {safe(row['error'])}", style="dark_orange"))
     if tokens:
         _print_tokens(console, row, tokens)
     else:

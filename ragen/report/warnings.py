@@ -222,7 +222,7 @@ def dead_opponent(history: History) -> str | None:
     now = share(row, "rollout/aborted")
     if now is None or now <= ABORTED_SHARE:
         return None
-    tags = [(share(row, f"train/{tag}/aborted") or 0.0, tag) for tag in training_tags(row)]
+    tags = [(number(row, key) or 0.0, key.split("/")[1]) for key in row if key.startswith("train/") and key.endswith("/aborted")]
     worst = f", {max(tags)[1]} above all" if len(tags) > 1 and max(tags)[0] > 0 else ""
     return f"{now:.0%} of this step's episodes were given up{worst}."
 
@@ -246,8 +246,12 @@ def no_signal(history: History) -> str | None:
     "Raise rollout.response_length or max_model_len, or shorten the prompt; cut replies are refused and teach brevity at best.",
 )  # fmt: skip
 def truncated(history: History) -> str | None:
-    now = _mean_share(history, "rollout/truncated")
-    return f"{now:.0%} of the last steps' episodes ran into it." if now is not None and now > TRUNCATED_SHARE else None
+    episodes, turns = _mean_share(history, "rollout/truncated"), _mean_share(history, "rollout/cut_at_limit")
+    if turns is not None and turns > TRUNCATED_SHARE:
+        return f"{turns:.0%} of replies ran into the longest reply allowed."
+    if episodes is not None and episodes > TRUNCATED_SHARE:
+        return f"{episodes:.0%} of episodes ended because the next prompt no longer fitted."
+    return None
 
 
 @_check(

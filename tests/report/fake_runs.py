@@ -64,7 +64,7 @@ def metrics_row(step: int, steps: int, rng: random.Random, fault: str, tags) -> 
     if step % 20 == 0:
         for i, tag in enumerate(tags):
             win = min(1, max(0, skill - 0.1 * i + rng.gauss(0, 0.01)))
-            row |= {f"val/{tag}/success": win, f"val/{tag}/draw": 0.1, f"val/{tag}/reward": win, f"val/{tag}/episodes": 256.0}
+            row |= {f"val/{tag}/success": win, f"val/{tag}/draw": 0.1, f"val/{tag}/loss": max(0, 0.9 - win), f"val/{tag}/reward": win, f"val/{tag}/episodes": 256.0}
         row["timing_s/testing"] = 3.0
     if step == 0:
         return row

@@ -14,7 +14,7 @@ from fake_runs import write_large_run, write_run
 from ragen.report import __main__ as cli
 from ragen.report import page as page_module
 from ragen.report.episodes import choose, index_run, mask_faults, page_row, read_rows, widest_pair
-from ragen.report.headline import headline, task_results
+from ragen.report.headline import TaskResult, headline, sentence, task_results
 from ragen.report.outcome import difference, outcome, wilson
 from ragen.report.page import build_page, build_payload, write_report
 from ragen.report.runs import ReportError, load_run, load_runs
@@ -135,7 +135,7 @@ def test_headline_of_a_sick_run(tmp_path, fault, code, telling):
     assert code in {w.code for w in head.warnings} and head.doubt.startswith("Not to be trusted")
     assert not telling or head.telling[0].title == telling
     if fault == "collapsed":
-        assert head.sentence.startswith("It lost TicTacToe") and {r.verdict for r in head.results} == {"worse"}
+        assert head.sentence.startswith("It got worse at TicTacToe") and {r.verdict for r in head.results} == {"worse"}
 
 
 def test_a_run_without_validation_is_judged_by_its_ends(tmp_path):
@@ -145,6 +145,16 @@ def test_a_run_without_validation_is_judged_by_its_ends(tmp_path):
     (result,) = task_results(load_run(folder))
     expected = [sum(r["train/TicTacToe/success"] for r in part) / 5 for part in (rows[1:6], rows[-5:])]
     assert result.basis == "training" and [result.first, result.last] == pytest.approx(expected) and result.episodes == (1280, 1280)
+
+
+def test_losing_less_is_learning_too():
+    def result(first, last, losses):
+        return TaskResult("T", "validation", (0, 60), first, last, (0, first), (256, 256), None, difference(first, last, 256, 256), losses)
+
+    steadier = result(0.0, 0.0, (0.84, 0.6))  # a perfect player can be held to a draw and no more
+    assert steadier.verdict == "steadier" and sentence([steadier]) == "It loses less at T (lost 84% → 60%)."
+    assert result(0.0, 0.0, (0.6, 0.84)).verdict == "worse" and result(0.4, 0.6, (0.5, 0.5)).verdict == "learned"
+    assert result(0.0, 0.0, None).verdict == result(0.0, 0.0, (0.6, 0.62)).verdict == "unclear"
 
 
 def test_intervals_agree_with_published_ones():

@@ -78,6 +78,7 @@ def test_signs_of_one_step(row, code):
 
 @pytest.mark.parametrize(("row", "code"), [
     ({"rollout/truncated": 0.3}, "truncated"),
+    ({"rollout/cut_at_limit": 0.3}, "truncated"),
     ({"actor/pg_clipfrac": 0.6}, "large_update"),
     ({"actor/ppo_kl": 0.5}, "large_update"),
 ])  # fmt: skip

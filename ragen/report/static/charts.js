@@ -39,9 +39,10 @@ function chartList() {
     ['Replies', [
       one('Reply length', 'rollout/response_length', 'count', 'tokens', { zero: true }),
       one('Invalid', 'rollout/invalid', 'percent', 'share of turns refused', { zero: true }),
-      { title: 'Cut or given up', unit: 'percent', note: 'share of episodes', legend: true, zero: true, lines: [{ key: 'rollout/truncated', name: 'truncated' }, { key: 'rollout/aborted', name: 'aborted' }] },
+      { title: 'Cut or given up', unit: 'percent', note: '', legend: true, zero: true, lines: [{ key: 'rollout/cut_at_limit', name: 'replies cut' }, { key: 'rollout/truncated', name: 'episodes truncated' }, { key: 'rollout/aborted', name: 'aborted' }] },
     ]],
     ['Engine against trainer', [
+      one('Trained tokens', 'rollout/trained_share', 'percent', 'share of all tokens', { zero: true }),
       { title: 'Log-probability gap', unit: 'plain', note: 'of the sampled tokens', log: true, legend: true, lines: [{ key: 'rollout/logprob_diff_mean', name: 'mean' }, { key: 'rollout/logprob_diff_max', name: 'largest' }] },
     ]],
     ['Speed', [

@@ -119,13 +119,13 @@ function readerHead(row, index) {
     row.kept === false && row.phase === 'train' && 'left out of the loss', state.data.runs.length > 1 && run.name].filter(Boolean);
   return el('header', {},
     el('div', { class: 'line' }, el('h3', {}, row.tag), chip(e.outcome[index], row.opponent), el('span', { class: 'total' }, `reward ${signed(row.reward)}`), rewardBars(row)),
-    el('p', { class: 'facts' }, facts.join(' · ')), siblings(index));
+    el('p', { class: 'facts' }, facts.join(' · ')), row.error ? el('p', { class: 'why' }, `✕ ${row.error}`) : null, siblings(index));
 }
 
 // the other members of the group that are in the file, to compare with
 function siblings(index) {
   const e = columns(), mine = [];
-  for (let i = 0; i < total(); i++) if (e.run[i] === e.run[index] && e.chunk[i] === e.chunk[index] && e.group[i] === e.group[index]) mine.push(i);
+  for (let i = 0; i < total(); i++) if (e.run[i] === e.run[index] && e.chunk[i] === e.chunk[index] && e.group[i] === e.group[index] && e.agent[i] === e.agent[index]) mine.push(i);
   if (mine.length < 2) return null;
   return el('div', { class: 'siblings' }, el('span', { class: 'small' }, 'same start:'), mine.map((i) => tip(el('button', {
     class: `sibling ${e.outcome[i]}${i === index ? ' here' : ''}`, 'aria-label': `member ${e.member[i]}`, onclick: () => openEpisodes(open.indices.map((k) => (k === index ? i : k)), open.view) }, GLYPHS[e.outcome[i]]),
