@@ -1,5 +1,5 @@
 """A training checkpoint as a Hugging Face folder: `python -m verl.model_merger merge|test|monitor`."""
 
-from verl.model_merger.merge import MergeConfig, merge
+from verl.model_merger.merging import MergeConfig, merge
 
 __all__ = ["MergeConfig", "merge"]

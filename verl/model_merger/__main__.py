@@ -7,7 +7,7 @@ import logging
 import sys
 
 from verl.model_merger.compare import compare
-from verl.model_merger.merge import DTYPES, MergeConfig, merge
+from verl.model_merger.merging import DTYPES, MergeConfig, merge
 from verl.model_merger.monitor import monitor
 from verl.utils.checkpoint.errors import CheckpointError
 

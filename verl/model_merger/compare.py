@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from verl.model_merger.merge import plain_source, verify_source
+from verl.model_merger.merging import plain_source, verify_source
 from verl.model_merger.sources import FolderSource, open_source
 from verl.utils.checkpoint.errors import CheckpointError
 

@@ -5,7 +5,7 @@ import shutil
 import time
 from pathlib import Path
 
-from verl.model_merger.merge import MergeConfig, merge
+from verl.model_merger.merging import MergeConfig, merge
 from verl.utils.checkpoint.checkpoint_manager import read_tracker, whole_checkpoints
 from verl.utils.checkpoint.errors import CheckpointError
 

@@ -14,13 +14,9 @@ from pathlib import Path
 
 import torch
 
-from verl.model_merger.sources import TensorFacts
+from verl.model_merger.sources import SAFETENSORS_DTYPES, TensorFacts
 
-DTYPES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
-    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
-}  # fmt: skip
+DTYPES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -80,6 +76,7 @@ def write_file(path: Path, facts: Mapping[str, TensorFacts], read: Callable[[str
             if tuple(tensor.shape) != fact.shape or tensor.dtype != fact.dtype:
                 raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, expected {fact.dtype} {fact.shape}")
             file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            del tensor  # before the next one is read
         file.flush()
         os.fsync(file.fileno())
 

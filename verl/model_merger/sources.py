@@ -13,6 +13,11 @@ from safetensors import safe_open
 from verl.utils.checkpoint.dcp_io import METADATA, SafeFileSystemReader, read_tensors
 from verl.utils.checkpoint.errors import CheckpointError, CorruptCheckpoint
 
+SAFETENSORS_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
 RANK_FILE = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt")
 
 
@@ -176,8 +181,8 @@ class FolderSource:
             with safe_open(path, "pt") as file:
                 for name in file.keys():
                     self.files[name] = path
-                    tensor = file.get_tensor(name)
-                    self.facts[name] = TensorFacts(tuple(tensor.shape), tensor.dtype)
+                    view = file.get_slice(name)  # the header alone, no weights
+                    self.facts[name] = TensorFacts(tuple(view.get_shape()), SAFETENSORS_DTYPES[view.get_dtype()])
 
     def read(self, name: str) -> torch.Tensor:
         with safe_open(self.files[name], "pt") as file:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import ReadItem
 
@@ -73,10 +74,17 @@ class _TensorsOnly(dcp.DefaultLoadPlanner):
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], folder: str | Path) -> None:
-    """Write tensors (DTensors: each rank its shards) into `folder`, flushed. All ranks call it together."""
+    """Write tensors (DTensors: each rank its shards) into `folder`, flushed. All ranks call it together.
+
+    Raises:
+        CheckpointError: on all ranks, where one cannot write.
+    """
     writer = dcp.FileSystemWriter(folder, single_file_per_rank=True, sync_files=True, overwrite=False)
-    with _quiet():
-        dcp.save(tensors, storage_writer=writer, process_group=object_group())
+    try:
+        with _quiet():
+            dcp.save(tensors, storage_writer=writer, process_group=object_group())
+    except CheckpointException as error:  # a BaseException in torch
+        raise CheckpointError(f"{folder} cannot be written ({_cause(error)})") from error
 
 
 def load_tensors(tensors: dict[str, torch.Tensor], folder: str | Path, distributed: bool = True) -> None:
@@ -109,7 +117,7 @@ def read_tensors(reader: SafeFileSystemReader, tensors: dict[str, torch.Tensor],
             dcp.load(tensors, storage_reader=reader, planner=_TensorsOnly(), process_group=group, no_dist=not distributed)
     except CheckpointError:
         raise
-    except Exception as error:
+    except (Exception, CheckpointException) as error:
         raise CorruptCheckpoint(Path(reader.path).parent, f"{reader.path} cannot be read ({_cause(error)})") from error
 
 
@@ -126,7 +134,7 @@ def object_group() -> dist.ProcessGroup | None:
 _GLOO_GROUPS: dict[dist.ProcessGroup, dist.ProcessGroup] = {}
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: BaseException) -> str:
     failures = getattr(error, "failures", None)
     if failures:
         rank, (first, _) = next(iter(failures.items()))

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 
 class CheckpointError(RuntimeError):
@@ -12,6 +13,8 @@ class CorruptCheckpoint(CheckpointError):
     """A file of a checkpoint is missing, cut short or altered."""
 
     def __init__(self, folder: str | os.PathLike, problem: str):
+        folder = Path(folder)  # the whole checkpoint, where the damage is in a part of it
+        folder = next((parent for parent in (folder, *folder.parents) if parent.name.startswith("global_step_")), folder)
         super().__init__(
             f"checkpoint {folder} is damaged: {problem}. Remove that folder to fall back to the checkpoint before it, "
             "or start anew with trainer.resume_mode=disable"

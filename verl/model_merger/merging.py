@@ -122,15 +122,29 @@ def written_beside(target: Path) -> Iterator[Path]:
     """A temporary folder that becomes `target` on leaving, in place of what was there, and vanishes on an error."""
     folder = target.with_name(f".{target.name}.tmp{os.getpid()}")
     replaced = target.with_name(f".{target.name}.replaced{os.getpid()}")
+    _remove_leftovers(target)
     folder.mkdir(parents=True)
     try:
         yield folder
         if target.exists():
             target.rename(replaced)
-        folder.rename(target)
+        try:
+            folder.rename(target)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(target)
+            raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Drop temporary folders of merges into `target` that were killed."""
+    for folder in target.parent.glob(f".{target.name}.tmp*"):
+        process = folder.name.rpartition(".tmp")[2]
+        if process.isdigit() and not Path("/proc", process).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_model(folder: Path, local_dir: Path, source: WeightSource, config: MergeConfig, max_shard_bytes: int) -> None:
