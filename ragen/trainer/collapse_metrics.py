@@ -27,33 +27,39 @@ import torch
 LogProbFn = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def first_turn_pairs(input_ids: torch.Tensor, response_mask: torch.Tensor,
-                     end_of_thought: Sequence[int] = ()) -> tuple[list[list[int]], list[list[int]]]:
+def first_turn_pairs(
+    input_ids: torch.Tensor, response_mask: torch.Tensor, end_of_thought: Sequence[int] = ()
+) -> tuple[list[list[int]], list[list[int]]]:
     """Prompt and first reply of every row: ``input_ids`` (B, T), ``response_mask`` (B, T-1), true where
     ``input_ids[:, 1:]`` was sampled. With ``end_of_thought`` (the tokens of ``</think>``) the reply is
     cut before it. Rows without a sampled token give an empty reply."""
     prompts, replies = [], []
     stop = list(end_of_thought)
-    for ids, mask in zip(input_ids.tolist(), response_mask.bool().tolist()):
+    for ids, mask in zip(input_ids.tolist(), response_mask.bool().tolist(), strict=True):
         start = mask.index(True) if True in mask else len(mask)
         end = mask.index(False, start) if False in mask[start:] else len(mask)
-        reply = ids[start + 1:end + 1]
+        reply = ids[start + 1 : end + 1]
         if stop:
-            cut = next((i for i in range(len(reply)) if reply[i:i + len(stop)] == stop), len(reply))
+            cut = next((i for i in range(len(reply)) if reply[i : i + len(stop)] == stop), len(reply))
             reply = reply[:cut]
-        prompts.append(ids[:start + 1])
+        prompts.append(ids[: start + 1])
         replies.append(reply)
     return prompts, replies
 
 
-def cross_scores(prompts: Sequence[Sequence[int]], reasonings: Sequence[Sequence[int]], log_prob_fn: LogProbFn,
-                 pad_token_id: int = 0, rows_per_call: int = 64) -> np.ndarray:
+def cross_scores(
+    prompts: Sequence[Sequence[int]],
+    reasonings: Sequence[Sequence[int]],
+    log_prob_fn: LogProbFn,
+    pad_token_id: int = 0,
+    rows_per_call: int = 64,
+) -> np.ndarray:
     """``L`` (M, N): summed log-probability of each of M reasonings after each of N prompts, by M x N
     teacher-forced rows, right padded, at most ``rows_per_call`` in one call of ``log_prob_fn``."""
     pairs = [(i, j) for i in range(len(reasonings)) for j in range(len(prompts))]
     scores = np.zeros((len(reasonings), len(prompts)))
     for at in range(0, len(pairs), rows_per_call):
-        part = pairs[at:at + rows_per_call]
+        part = pairs[at : at + rows_per_call]
         rows = [list(prompts[j]) + list(reasonings[i]) for i, j in part]
         width = max(map(len, rows))
         ids = torch.tensor([row + [pad_token_id] * (width - len(row)) for row in rows])
@@ -61,7 +67,7 @@ def cross_scores(prompts: Sequence[Sequence[int]], reasonings: Sequence[Sequence
         log_probs = log_prob_fn(ids, attention, torch.arange(width).expand_as(ids))
         for row, (i, j) in enumerate(part):
             begin = len(prompts[j]) - 1
-            scores[i, j] = float(log_probs[row, begin:begin + len(reasonings[i])].double().sum())
+            scores[i, j] = float(log_probs[row, begin : begin + len(reasonings[i])].double().sum())
     return scores
 
 
@@ -70,8 +76,9 @@ def _log_mean_exp(scores: np.ndarray) -> np.ndarray:
     return (top + np.log(np.exp(scores - top).mean(axis=1, keepdims=True)))[:, 0]
 
 
-def collapse_metrics(scores: np.ndarray, own: Sequence[int], lengths: Sequence[int],
-                     identical: Sequence[int] | None = None) -> dict[str, float]:
+def collapse_metrics(
+    scores: np.ndarray, own: Sequence[int], lengths: Sequence[int], identical: Sequence[int] | None = None
+) -> dict[str, float]:
     """RAGEN's metrics from ``L`` (M, N): ``own`` (M,) is the column of each reasoning's prompt, ``lengths``
     (M,) its tokens. ``identical`` (N,) gives columns with the same prompt the same number: retrieving
     either is right. Raises ``ValueError`` for fewer than two prompts or an empty reasoning."""
@@ -97,14 +104,22 @@ def collapse_metrics(scores: np.ndarray, own: Sequence[int], lengths: Sequence[i
         "collapse/retrieval_above_chance": float(hit.mean()) - chance,
     }
     metrics["collapse/mi_estimate"] = metrics["collapse/reasoning_entropy_est"] - metrics["collapse/conditional_entropy_est"]
-    metrics["collapse/mi_seq_estimate"] = (metrics["collapse/reasoning_entropy_seq_est"]
-                                           - metrics["collapse/conditional_entropy_seq_est"])
+    metrics["collapse/mi_seq_estimate"] = (
+        metrics["collapse/reasoning_entropy_seq_est"] - metrics["collapse/conditional_entropy_seq_est"]
+    )
     return metrics
 
 
-def compute_collapse_metrics(input_ids: torch.Tensor, response_mask: torch.Tensor, groups: Sequence[object],
-                             log_prob_fn: LogProbFn, end_of_thought: Sequence[int] = (), pad_token_id: int = 0,
-                             rows_per_call: int = 64, max_samples: int | None = None) -> dict[str, float]:
+def compute_collapse_metrics(
+    input_ids: torch.Tensor,
+    response_mask: torch.Tensor,
+    groups: Sequence[object],
+    log_prob_fn: LogProbFn,
+    end_of_thought: Sequence[int] = (),
+    pad_token_id: int = 0,
+    rows_per_call: int = 64,
+    max_samples: int | None = None,
+) -> dict[str, float]:
     """The diagnostics of a step's batch, from the first turn of each trajectory.
 
     ``groups`` (B,): rows of one group share their prompt. Costs (reasonings x groups) rows of

@@ -60,8 +60,12 @@ class RolloutFilterConfig:
     empty_stop_steps: int = 5
 
     def __post_init__(self) -> None:
-        choices = {"strategy": STRATEGIES, "filter_type": ("largest", "smallest"), "metric": METRICS,
-                   "top_p_prob_mode": ("linear", "softmax")}
+        choices = {
+            "strategy": STRATEGIES,
+            "filter_type": ("largest", "smallest"),
+            "metric": METRICS,
+            "top_p_prob_mode": ("linear", "softmax"),
+        }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 key = name if name.startswith("filter") else f"filter_{name}"
@@ -93,7 +97,7 @@ def group_scores(values: Sequence[float], groups: Sequence[Any], metric: str) ->
     if len(values) != len(groups):
         raise ValueError(f"{len(values)} values for {len(groups)} group ids")
     members: dict[Any, list[float]] = {}
-    for value, group in zip(values, groups):
+    for value, group in zip(values, groups, strict=True):
         members.setdefault(group, []).append(float(value))
     if metric in ("reward_variance", "entropy_variance"):
         scores = [np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in members.values()]
@@ -118,13 +122,13 @@ def select_groups(scores: Sequence[float] | np.ndarray, config: RolloutFilterCon
     ranked = candidates[np.argsort(-sign * scores[candidates], kind="stable")]  # the best first
     if config.strategy in ("top_k", "top_k_abs"):
         k = int(config.value * len(scores)) if config.strategy == "top_k" else int(config.value)
-        kept = ranked[:max(1, k)]
+        kept = ranked[: max(1, k)]
     elif config.strategy == "min_p":
         kept = _min_p(scores, ranked, config)
     elif config.top_p_prob_mode == "softmax":
         logits = sign * scores[ranked]
         mass = np.cumsum(np.exp(logits - logits.max()))
-        kept = ranked[:int(np.searchsorted(mass / mass[-1], config.value)) + 1]
+        kept = ranked[: int(np.searchsorted(mass / mass[-1], config.value)) + 1]
     else:
         kept = _top_p_linear(scores, ranked, config)
     return np.sort(kept)
@@ -163,15 +167,16 @@ class FilterResult:
         return not self.groups
 
 
-def filter_rollouts(values: Sequence[float], groups: Sequence[Any], config: RolloutFilterConfig,
-                    tags: Sequence[str] | None = None) -> FilterResult:
+def filter_rollouts(
+    values: Sequence[float], groups: Sequence[Any], config: RolloutFilterConfig, tags: Sequence[str] | None = None
+) -> FilterResult:
     """Choose among the groups of a step; arrays (B,) in, rows out. ``tags`` is read where the config
     ranks by tag (each tag then keeps its own share)."""
     ids, scores = group_scores(values, groups, config.metric)
     if config.by_tag:
         if tags is None:
             raise ValueError("rollout_filter_by_tag ranks within tags, but the batch names no tag")
-        tag_of = {group: tag for group, tag in zip(groups, tags)}
+        tag_of = {group: tag for group, tag in zip(groups, tags, strict=True)}
         by_tag: dict[str, list[int]] = {}
         for position, group in enumerate(ids):
             by_tag.setdefault(tag_of[group], []).append(position)
@@ -186,10 +191,13 @@ def filter_rollouts(values: Sequence[float], groups: Sequence[Any], config: Roll
 
 def _metrics(values, groups, ids, scores: np.ndarray, kept: np.ndarray) -> dict[str, float]:
     members: dict[Any, list[float]] = {group: [] for group in ids}
-    for value, group in zip(values, groups):
+    for value, group in zip(values, groups, strict=True):
         members[group].append(float(value))
-    stats = {"std": [np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in members.values()],
-             "max": [max(v) for v in members.values()], "mean": [np.mean(v) for v in members.values()]}
+    stats = {
+        "std": [np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in members.values()],
+        "max": [max(v) for v in members.values()],
+        "mean": [np.mean(v) for v in members.values()],
+    }
     metrics = {}
     for name, per_group in stats.items():
         per_group = np.asarray(per_group)
@@ -214,7 +222,7 @@ def member_values(batch: Any, metric: str) -> np.ndarray:
 
 
 def _need(batch: Any, key: str, metric: str) -> Any:
-    if key not in batch.keys():
+    if key not in batch.keys():  # noqa: SIM118 (a TensorDict has no other `in`)
         raise KeyError(f"rollout_filter_metric {metric!r} reads {key!r}, which the batch has not (it has {sorted(batch.keys())})")
     return batch[key]
 
@@ -230,8 +238,10 @@ class EmptyStop:
         self.empty_steps = self.empty_steps + 1 if empty else 0
         if self.limit and self.empty_steps >= self.limit:
             raise EmptyAfterFilter(
-                f"no group had signal in {self.empty_steps} steps in a row: all members of every group scored alike. Make the task "
-                "easier or harder, raise temperature or group size, or set rollout_filter_empty_stop_steps=0 to go on regardless")
+                f"no group had signal in {self.empty_steps} steps in a row: all members of every group scored alike. "
+                "Make the task easier or harder, raise temperature or group size, or set "
+                "rollout_filter_empty_stop_steps=0 to go on regardless"
+            )
         return {"rollout/empty_after_filter": float(empty), "rollout/consecutive_empty_after_filter": float(self.empty_steps)}
 
     def state_dict(self) -> dict[str, int]:

@@ -15,7 +15,9 @@ VOCAB = 7
 
 def bigram(seed):
     """A policy that looks at the last token alone: log p(next | last), (V, V)."""
-    return torch.log_softmax(torch.randn(VOCAB, VOCAB, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2, -1)
+    return torch.log_softmax(
+        torch.randn(VOCAB, VOCAB, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2, -1
+    )
 
 
 def scorer(table, calls=None):
@@ -37,7 +39,7 @@ def test_cross_scores(seed, reasonings, prompts, rows_per_call):
     rs = [rng.integers(VOCAB, size=rng.integers(1, 6)).tolist() for _ in range(reasonings)]
     calls = []
     got = cross_scores(xs, rs, scorer(table, calls), rows_per_call=rows_per_call)
-    want = [[sum(float(table[a, b]) for a, b in zip([x[-1], *r], r)) for x in xs] for r in rs]
+    want = [[sum(float(table[a, b]) for a, b in zip([x[-1], *r], r, strict=True)) for x in xs] for r in rs]
     np.testing.assert_allclose(got, want)
     assert max(calls) <= rows_per_call and sum(calls) == reasonings * prompts
 

@@ -50,7 +50,7 @@ def test_ties_go_to_the_first_groups():
 @given(scores_lists, sides, st.booleans(), st.sampled_from([0.1, 0.25, 0.5, 1.0]), st.integers(1, 20))
 def test_top_k(scores, side, include_zero, ratio, count):
     order = ranking(scores, side, include_zero)
-    want = sorted(order[:max(1, int(ratio * len(scores)))])
+    want = sorted(order[: max(1, int(ratio * len(scores)))])
     assert kept(scores, value=ratio, filter_type=side, include_zero=include_zero) == want
     want = sorted(order[:count])
     assert kept(scores, strategy="top_k_abs", value=count, filter_type=side, include_zero=include_zero) == want
@@ -67,8 +67,8 @@ def test_top_p_softmax(scores, side, include_zero, value):
         return
     mass = np.exp([scores[i] if side == "largest" else -scores[i] for i in order])
     reached = [n for n in range(1, len(order) + 1) if mass[:n].sum() / mass.sum() >= value - 1e-12]
-    assert got in (sorted(order[:reached[0]]), sorted(order[:reached[0] + 1]))  # either at exact equality, in floats
-    assert abs(mass[:reached[0]].sum() / mass.sum() - value) < 1e-9 or got == sorted(order[:reached[0]])
+    assert got in (sorted(order[: reached[0]]), sorted(order[: reached[0] + 1]))  # either at exact equality, in floats
+    assert abs(mass[: reached[0]].sum() / mass.sum() - value) < 1e-9 or got == sorted(order[: reached[0]])
 
 
 @settings(max_examples=60, deadline=None)
@@ -112,10 +112,11 @@ def test_group_scores(seed, metric):
     values = rng.normal(size=20)
     ids, scores = group_scores(values, groups, metric)
     assert ids == list(dict.fromkeys(groups))
-    for group, score in zip(ids, scores):
+    for group, score in zip(ids, scores, strict=True):
         members = values[[g == group for g in groups]]
         want = {"reward_sum": members.sum(), "reward": members.mean(), "entropy": members.mean(), "length": members.mean()}.get(
-            metric, members.std(ddof=1) if len(members) > 1 else 0.0)
+            metric, members.std(ddof=1) if len(members) > 1 else 0.0
+        )
         assert score == pytest.approx(want)
 
 
@@ -149,10 +150,15 @@ def test_by_tag_needs_tags():
 def data_proto(rows=6, width=5):
     """The part of a DataProto that the filter touches."""
     torch.manual_seed(0)
-    tensors = {"token_level_scores": torch.randn(rows, width), "response_mask": torch.rand(rows, width) < 0.7,
-               "entropys": torch.rand(rows, width)}
+    tensors = {
+        "token_level_scores": torch.randn(rows, width),
+        "response_mask": torch.rand(rows, width) < 0.7,
+        "entropys": torch.rand(rows, width),
+    }
     arrays = {"uid": np.array(["a", "b"] * (rows // 2), dtype=object)}
-    return SimpleNamespace(batch=tensors, non_tensor_batch=arrays, select_idxs=lambda mask: {k: v[mask] for k, v in tensors.items()})
+    return SimpleNamespace(
+        batch=tensors, non_tensor_batch=arrays, select_idxs=lambda mask: {k: v[mask] for k, v in tensors.items()}
+    )
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -165,7 +171,7 @@ def test_on_a_batch(metric):
     elif metric == "length":
         want = mask.sum(1)
     else:
-        want = [e[m].mean() for e, m in zip(data.batch["entropys"].numpy(), mask)]
+        want = [e[m].mean() for e, m in zip(data.batch["entropys"].numpy(), mask, strict=True)]
     np.testing.assert_allclose(values, want, rtol=1e-6)
     selected, result = filter_batch(data, RolloutFilterConfig(value=0.5, metric=metric))
     assert len(result.groups) == 1 and selected["response_mask"].shape[0] == 3
@@ -197,17 +203,37 @@ def test_empty_batches_stop_the_run():
 
 
 def test_config_from_the_rollout_section():
-    rollout = OmegaConf.create({"rollout_filter_ratio": 0.5, "rollout_filter_type": "std", "rollout_filter_metric": "entropy",
-                                "rollout_filter_include_zero": False, "temperature": 1.0})
+    rollout = OmegaConf.create(
+        {
+            "rollout_filter_ratio": 0.5,
+            "rollout_filter_type": "std",
+            "rollout_filter_metric": "entropy",
+            "rollout_filter_include_zero": False,
+            "temperature": 1.0,
+        }
+    )
     config = RolloutFilterConfig.from_rollout(rollout)
     assert config == RolloutFilterConfig(value=0.5, metric="entropy", include_zero=False)
-    assert RolloutFilterConfig.from_rollout({"rollout_filter_ratio": 0.5, "rollout_filter_value": 0.9, "rollout_filter_strategy": "top_p"}).value == 0.9
+    assert (
+        RolloutFilterConfig.from_rollout(
+            {"rollout_filter_ratio": 0.5, "rollout_filter_value": 0.9, "rollout_filter_strategy": "top_p"}
+        ).value
+        == 0.9
+    )
     assert RolloutFilterConfig.from_rollout({}) == RolloutFilterConfig()
 
 
-@pytest.mark.parametrize("kwargs, key", [({"strategy": "top_q"}, "rollout_filter_strategy"), ({"filter_type": "std"}, "rollout_filter_type"),
-                                         ({"metric": "luck"}, "rollout_filter_metric"), ({"value": 0}, "rollout_filter_value"),
-                                         ({"value": 4}, "rollout_filter_value"), ({"top_p_prob_mode": "cubic"}, "top_p_prob_mode")])
+@pytest.mark.parametrize(
+    "kwargs, key",
+    [
+        ({"strategy": "top_q"}, "rollout_filter_strategy"),
+        ({"filter_type": "std"}, "rollout_filter_type"),
+        ({"metric": "luck"}, "rollout_filter_metric"),
+        ({"value": 0}, "rollout_filter_value"),
+        ({"value": 4}, "rollout_filter_value"),
+        ({"top_p_prob_mode": "cubic"}, "top_p_prob_mode"),
+    ],
+)
 def test_wrong_settings_are_named(kwargs, key):
     with pytest.raises(ValueError, match=key):
         RolloutFilterConfig(**kwargs)

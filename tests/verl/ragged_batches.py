@@ -22,7 +22,11 @@ def draw(params, *, empty_rows: bool = True, groups: int = 3) -> SimpleNamespace
         mask[np.arange(rows), rng.integers(width, size=rows)] = True
     old = np.log(rng.uniform(0.02, 0.98, (rows, width)))
     return SimpleNamespace(
-        rng=rng, mask=mask, old=old, rows=rows, width=width,
+        rng=rng,
+        mask=mask,
+        old=old,
+        rows=rows,
+        width=width,
         logp=np.minimum(old + rng.normal(0, 0.4, (rows, width)), -1e-3),
         adv=rng.normal(0, 1.5, (rows, width)) * (rng.random((rows, width)) < 0.9),
         rewards=rng.normal(0, 1, (rows, width)) * (rng.random((rows, width)) < 0.4),

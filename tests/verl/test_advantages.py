@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ragged_batches import batches, draw, tensor
 
+from verl.trainer.ppo.advantages_rae import update_role_baselines
 from verl.trainer.ppo.core_algos import (
     ADV_ESTIMATOR_REGISTRY,
     AdvantageEstimator,
     get_adv_estimator_fn,
     register_adv_est,
 )
-from verl.trainer.ppo.advantages_rae import update_role_baselines
 
 EPS = 1e-6
 
@@ -54,7 +54,9 @@ def compacted(b):
 
 def call(name, b, **kwargs):
     kwargs.setdefault("index", b.uid)
-    advantages, returns = get_adv_estimator_fn(name)(token_level_rewards=tensor(b.rewards), response_mask=tensor(b.mask), **kwargs)
+    advantages, returns = get_adv_estimator_fn(name)(
+        token_level_rewards=tensor(b.rewards), response_mask=tensor(b.mask), **kwargs
+    )
     assert advantages.shape == returns.shape == b.mask.shape
     assert not advantages[~tensor(b.mask)].any() and torch.isfinite(advantages).all()
     return advantages.numpy(), returns.numpy()
@@ -190,7 +192,7 @@ def test_bi_level_gae(params, gamma, lam, high):
 def test_bi_level_gae_without_discounts_is_gae(params):
     b = draw(params)
     kwargs = {"values": tensor(b.values), "gamma": 1.0, "lam": 1.0}
-    for one, other in zip(call("bi_level_gae", b, high_level_gamma=1.0, **kwargs), call("gae", b, **kwargs)):
+    for one, other in zip(call("bi_level_gae", b, high_level_gamma=1.0, **kwargs), call("gae", b, **kwargs), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-9)
 
 
@@ -216,8 +218,12 @@ def test_a_reward_on_a_masked_position_is_not_dropped(name, at):
     mask = torch.tensor([[0, 1, 0, 1, 0, 0]]).bool()
     rewards = torch.zeros(1, 6, dtype=torch.float64)
     rewards[0, at] = 1.0
-    kwargs = {"values": torch.zeros(1, 6, dtype=torch.float64), "gamma": 1.0, "lam": 1.0,
-              "reward_baselines": torch.zeros(1, dtype=torch.float64)}
+    kwargs = {
+        "values": torch.zeros(1, 6, dtype=torch.float64),
+        "gamma": 1.0,
+        "lam": 1.0,
+        "reward_baselines": torch.zeros(1, dtype=torch.float64),
+    }
     _, returns = get_adv_estimator_fn(name)(token_level_rewards=rewards, response_mask=mask, **kwargs)
     assert returns[0, 1].item() == 1.0
     assert returns[0, 3].item() == (1.0 if at >= 4 else 0.0)

@@ -13,13 +13,16 @@ SCALE = 40.0
 
 
 def plain(loss, mask, mode):
-    rows = [row[m] for row, m in zip(loss, mask) if m.any()]
+    rows = [row[m] for row, m in zip(loss, mask, strict=True) if m.any()]
     if not rows:
         return 0.0
     if mode == "token-mean":
         return float(np.concatenate(rows).mean())
-    per_row = {"seq-mean-token-sum": [r.sum() for r in rows], "seq-mean-token-mean": [r.mean() for r in rows],
-               "seq-mean-token-sum-norm": [r.sum() / SCALE for r in rows]}[mode]
+    per_row = {
+        "seq-mean-token-sum": [r.sum() for r in rows],
+        "seq-mean-token-mean": [r.mean() for r in rows],
+        "seq-mean-token-sum-norm": [r.sum() / SCALE for r in rows],
+    }[mode]
     return float(np.mean(per_row))
 
 
@@ -60,7 +63,9 @@ def test_any_cut_gives_the_same_loss_and_gradient(mode, params, ranks, pieces, e
 @pytest.mark.parametrize("mode", LOSS_AGG_MODES)
 def test_nothing_trained_costs_nothing(mode):
     loss = torch.full((2, 3), float("nan"), requires_grad=True)
-    value = agg_loss(loss, torch.zeros(2, 3, dtype=torch.bool), mode, loss_scale_factor=1.0, batch_num_tokens=0, global_batch_size=0)
+    value = agg_loss(
+        loss, torch.zeros(2, 3, dtype=torch.bool), mode, loss_scale_factor=1.0, batch_num_tokens=0, global_batch_size=0
+    )
     value.backward()
     assert value.item() == 0 and loss.grad.abs().sum() == 0
 

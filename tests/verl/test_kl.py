@@ -19,11 +19,23 @@ from verl.trainer.ppo.core_algos import (
 )
 
 PLAIN = {
-    "k1": lambda d: d, "kl": lambda d: d, "abs": np.abs, "k2": lambda d: d**2 / 2, "mse": lambda d: d**2 / 2,
-    "k3": lambda d: np.exp(-d) - 1 + d, "low_var_kl": lambda d: np.exp(-d) - 1 + d,
+    "k1": lambda d: d,
+    "kl": lambda d: d,
+    "abs": np.abs,
+    "k2": lambda d: d**2 / 2,
+    "mse": lambda d: d**2 / 2,
+    "k3": lambda d: np.exp(-d) - 1 + d,
+    "low_var_kl": lambda d: np.exp(-d) - 1 + d,
 }
-GRADIENT = {"k1": np.ones_like, "kl": np.ones_like, "abs": np.sign, "k2": lambda d: d, "mse": lambda d: d,
-            "k3": lambda d: 1 - np.exp(-d), "low_var_kl": lambda d: 1 - np.exp(-d)}
+GRADIENT = {
+    "k1": np.ones_like,
+    "kl": np.ones_like,
+    "abs": np.sign,
+    "k2": lambda d: d,
+    "mse": lambda d: d,
+    "k3": lambda d: 1 - np.exp(-d),
+    "low_var_kl": lambda d: 1 - np.exp(-d),
+}
 
 
 @pytest.mark.parametrize("form", PLAIN)
@@ -93,13 +105,20 @@ def test_controllers():
 @given(batches)
 def test_reward_penalty(params):
     b = draw(params)
-    batch = {"response_mask": tensor(b.mask), "old_log_probs": tensor(b.logp), "ref_log_prob": tensor(b.old),
-             "token_level_scores": tensor(b.rewards)}
+    batch = {
+        "response_mask": tensor(b.mask),
+        "old_log_probs": tensor(b.logp),
+        "ref_log_prob": tensor(b.old),
+        "token_level_scores": tensor(b.rewards),
+    }
     data, metrics = apply_kl_penalty(SimpleNamespace(batch=batch), FixedKLController(0.2), "kl")
     kl = np.where(b.mask, b.logp - b.old, 0.0)
     np.testing.assert_allclose(data.batch["token_level_rewards"].numpy(), b.rewards - 0.2 * kl, atol=1e-12)
-    rows = [row[m].mean() for row, m in zip(kl, b.mask) if m.any()]
+    rows = [row[m].mean() for row, m in zip(kl, b.mask, strict=True) if m.any()]
     assert metrics["actor/reward_kl_penalty"] == pytest.approx(np.mean(rows) if rows else 0.0, abs=1e-12)
     assert metrics["actor/reward_kl_penalty_coeff"] == 0.2
-    np.testing.assert_allclose(compute_rewards(tensor(b.rewards), tensor(b.logp), tensor(b.old), 0.2).numpy(),
-                               b.rewards - 0.2 * (b.logp - b.old), atol=1e-12)
+    np.testing.assert_allclose(
+        compute_rewards(tensor(b.rewards), tensor(b.logp), tensor(b.old), 0.2).numpy(),
+        b.rewards - 0.2 * (b.logp - b.old),
+        atol=1e-12,
+    )

@@ -20,10 +20,20 @@ from verl.trainer.ppo.metric_utils import (
 
 def as_batch(b, **meta):
     attention = np.maximum.accumulate(np.concatenate([np.ones((b.rows, 1), bool), b.mask], 1)[:, ::-1], 1)[:, ::-1]
-    tensors = {"response_mask": b.mask, "attention_mask": attention.astype(int), "token_level_scores": b.rewards,
-               "token_level_rewards": b.rewards - 0.1, "advantages": b.adv, "returns": b.values + b.adv, "values": b.values}
-    return SimpleNamespace(batch={k: tensor(np.ascontiguousarray(v)) for k, v in tensors.items()}, meta_info=meta,
-                           non_tensor_batch={"__num_turns__": np.arange(b.rows)}), attention
+    tensors = {
+        "response_mask": b.mask,
+        "attention_mask": attention.astype(int),
+        "token_level_scores": b.rewards,
+        "token_level_rewards": b.rewards - 0.1,
+        "advantages": b.adv,
+        "returns": b.values + b.adv,
+        "values": b.values,
+    }
+    return SimpleNamespace(
+        batch={k: tensor(np.ascontiguousarray(v)) for k, v in tensors.items()},
+        meta_info=meta,
+        non_tensor_batch={"__num_turns__": np.arange(b.rows)},
+    ), attention
 
 
 @settings(max_examples=25, deadline=None)
@@ -33,10 +43,19 @@ def test_data_metrics(params):
     batch, attention = as_batch(b)
     got = compute_data_metrics(batch, use_critic=True, max_response_length=3)
     sampled = b.mask.sum(1)
-    want = {"critic/score": b.rewards.sum(1), "critic/rewards": (b.rewards - 0.1).sum(1), "response_length": sampled,
-            "prompt_length": attention.sum(1) - sampled, "num_turns": np.arange(b.rows)}
+    want = {
+        "critic/score": b.rewards.sum(1),
+        "critic/rewards": (b.rewards - 0.1).sum(1),
+        "response_length": sampled,
+        "prompt_length": attention.sum(1) - sampled,
+        "num_turns": np.arange(b.rows),
+    }
     if b.mask.any():
-        want |= {"critic/advantages": b.adv[b.mask], "critic/returns": (b.values + b.adv)[b.mask], "critic/values": b.values[b.mask]}
+        want |= {
+            "critic/advantages": b.adv[b.mask],
+            "critic/returns": (b.values + b.adv)[b.mask],
+            "critic/values": b.values[b.mask],
+        }
     for key, values in want.items():
         assert [got[f"{key}/{f}"] for f in ("mean", "max", "min")] == pytest.approx([values.mean(), values.max(), values.min()])
     assert got["response/aborted_ratio"] == pytest.approx((sampled == 0).mean())
@@ -55,10 +74,12 @@ def test_timing_and_throughput():
     got = compute_timing_metrics(batch, timing)
     assert {k: v for k, v in got.items() if k.startswith("timing_s/")} == {f"timing_s/{k}": v for k, v in timing.items()}
     per_token = {k: v for k, v in got.items() if "per_token" in k}
-    assert per_token == pytest.approx({"timing_per_token_ms/gen": 2000 / b.mask.sum(),
-                                       "timing_per_token_ms/update_actor": 3000 / attention.sum()})
+    assert per_token == pytest.approx(
+        {"timing_per_token_ms/gen": 2000 / b.mask.sum(), "timing_per_token_ms/update_actor": 3000 / attention.sum()}
+    )
     assert compute_throughput_metrics(batch, timing, 2) == pytest.approx(
-        {"perf/total_num_tokens": attention.sum(), "perf/time_per_step": 6.0, "perf/throughput": attention.sum() / 12})
+        {"perf/total_num_tokens": attention.sum(), "perf/time_per_step": 6.0, "perf/throughput": attention.sum() / 12}
+    )
     counted, _ = as_batch(b, global_token_num=[10, 20])
     assert compute_throughout_metrics(counted, timing, 1)["perf/throughput"] == 5.0
 

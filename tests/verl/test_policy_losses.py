@@ -24,9 +24,17 @@ from verl.trainer.ppo.core_algos import (
 )
 
 LOW, HIGH, C, BETA, TAU = 0.2, 0.28, 3.0, 0.05, (1.0, 1.05)
-CONFIG = SimpleNamespace(clip_ratio=0.2, clip_ratio_low=LOW, clip_ratio_high=HIGH, clip_ratio_c=C, tau_pos=TAU[0], tau_neg=TAU[1],
-                         policy_loss=SimpleNamespace(dro_beta=BETA, clip_cov_ratio=0.3, clip_cov_lb=0.0, clip_cov_ub=5.0,
-                                                     kl_cov_ratio=0.3, ppo_kl_coef=0.7))
+CONFIG = SimpleNamespace(
+    clip_ratio=0.2,
+    clip_ratio_low=LOW,
+    clip_ratio_high=HIGH,
+    clip_ratio_c=C,
+    tau_pos=TAU[0],
+    tau_neg=TAU[1],
+    policy_loss=SimpleNamespace(
+        dro_beta=BETA, clip_cov_ratio=0.3, clip_cov_lb=0.0, clip_cov_ub=5.0, kl_cov_ratio=0.3, ppo_kl_coef=0.7
+    ),
+)
 
 
 def sigmoid(x):
@@ -63,13 +71,16 @@ TOKEN = {
     "gpg": lambda lp, old, adv: -adv * lp,
     "dro": lambda lp, old, adv: -(adv * lp - BETA / 2 * (lp - old) ** 2),
     "sapo": lambda lp, old, adv: -adv * sigmoid((t := TAU[0] if adv > 0 else TAU[1]) * (np.exp(lp - old) - 1)) * 4 / t,
-    "dppo_tv": dppo_tv, "dppo_kl": dppo_kl,
+    "dppo_tv": dppo_tv,
+    "dppo_kl": dppo_kl,
 }
 SEQUENCE = {"gspo", "sapo", "geo_mean"}
 
 
 def rows_of(b):
-    return [(b.logp[i][m], b.old[i][m], b.adv[i][m], w[m]) for i, (m, w) in enumerate(zip(b.mask, b.weights)) if m.any()]
+    return [
+        (b.logp[i][m], b.old[i][m], b.adv[i][m], w[m]) for i, (m, w) in enumerate(zip(b.mask, b.weights, strict=True)) if m.any()
+    ]
 
 
 def plain(name, b, mode):
@@ -90,7 +101,7 @@ def plain(name, b, mode):
             s = np.exp((lp - old).mean())
             losses.append(np.maximum(-adv * s, -adv * np.clip(s, 1 - LOW, 1 + HIGH)) * w)
     else:
-        losses = [np.array([TOKEN[name](*x) for x in zip(lp, old, adv)]) * w for lp, old, adv, w in rows]
+        losses = [np.array([TOKEN[name](*x) for x in zip(lp, old, adv, strict=True)]) * w for lp, old, adv, w in rows]
     if name in SEQUENCE or mode == "seq-mean-token-mean":
         return np.mean([x.mean() for x in losses])
     return np.concatenate(losses).mean()
@@ -99,9 +110,16 @@ def plain(name, b, mode):
 def run(name, b, mode, config=CONFIG, logp=None, part=slice(None), **kwargs):
     logp = tensor(b.logp) if logp is None else logp
     weights = None if (b.weights == 1).all() else tensor(b.weights)[part]
-    return get_policy_loss_fn(name)(old_log_prob=tensor(b.old)[part], log_prob=logp[part], advantages=tensor(b.adv)[part],
-                                    response_mask=tensor(b.mask)[part], loss_agg_mode=mode, config=config,
-                                    rollout_is_weights=weights, **{k: v[part] for k, v in kwargs.items()})
+    return get_policy_loss_fn(name)(
+        old_log_prob=tensor(b.old)[part],
+        log_prob=logp[part],
+        advantages=tensor(b.adv)[part],
+        response_mask=tensor(b.mask)[part],
+        loss_agg_mode=mode,
+        config=config,
+        rollout_is_weights=weights,
+        **{k: v[part] for k, v in kwargs.items()},
+    )
 
 
 def with_weights(params, weighted):
@@ -131,13 +149,19 @@ def surrogate(name, b):
     if name == "cispo":
         return lambda lp: -np.clip(ratio, 1 - LOW, 1 + HIGH) * b.adv * lp
     if name in ("dppo_tv", "dppo_kl"):
-        frozen = np.array([[TOKEN[name](x, o, a) / x for x, o, a in zip(*r)] for r in zip(b.logp, b.old, b.adv)])
+        frozen = np.array(
+            [[TOKEN[name](x, o, a) / x for x, o, a in zip(*r, strict=True)] for r in zip(b.logp, b.old, b.adv, strict=True)]
+        )
         return lambda lp: frozen * lp
     if name == "gspo":
-        mean = np.array([(lp - o)[m].mean() if m.any() else 0.0 for lp, o, m in zip(b.logp, b.old, mask)])
+        mean = np.array([(lp - o)[m].mean() if m.any() else 0.0 for lp, o, m in zip(b.logp, b.old, mask, strict=True)])
         s = np.exp(mean)[:, None]
-        return lambda lp: np.maximum(-b.adv * s * np.exp(lp - b.logp), -b.adv * np.clip(s * np.exp(lp - b.logp), 1 - LOW, 1 + HIGH))
-    return lambda lp: np.array([[TOKEN[name](x, o, a) for x, o, a in zip(*r)] for r in zip(lp, b.old, b.adv)])
+        return lambda lp: np.maximum(
+            -b.adv * s * np.exp(lp - b.logp), -b.adv * np.clip(s * np.exp(lp - b.logp), 1 - LOW, 1 + HIGH)
+        )
+    return lambda lp: np.array(
+        [[TOKEN[name](x, o, a) for x, o, a in zip(*r, strict=True)] for r in zip(lp, b.old, b.adv, strict=True)]
+    )
 
 
 @pytest.mark.parametrize("name", [*TOKEN, "gspo", "geo_mean"])
@@ -152,7 +176,7 @@ def test_gradient_by_finite_differences(name, params):
     h, per_token = 1e-6, np.zeros_like(b.logp)
     counts = batch_counts(tensor(b.mask))
     if name == "geo_mean":  # couples the tokens of a row: move one at a time
-        for i, t in zip(*np.nonzero(b.mask)):
+        for i, t in zip(*np.nonzero(b.mask), strict=True):
             sides = []
             for sign in (1, -1):
                 moved = SimpleNamespace(**vars(b))
@@ -217,7 +241,7 @@ def test_kl_cov(params):
     loss = -adv * np.exp(lp - old)
     if n:
         cov = (adv - adv.mean()) * (lp - lp.mean())
-        top = np.argsort(-cov)[:max(1, int(0.3 * n))]
+        top = np.argsort(-cov)[: max(1, int(0.3 * n))]
         loss[top] += 0.7 * np.abs(lp - old)[top]
     got, metrics = run("kl_cov", b, "token-mean")
     assert got.item() == pytest.approx(loss.mean() if n else 0.0, abs=1e-9)
@@ -279,9 +303,13 @@ def test_vanilla_metrics_and_older_form():
 
 def test_wrong_settings_are_named():
     x, mask = torch.zeros(1, 2), torch.ones(1, 2)
-    for name, config, message in [("vanilla", {"clip_ratio_c": 1.0}, "clip_ratio_c"), ("dro", None, "dro_beta"),
-                                  ("dro", {"policy_loss": {"dro_beta": -1}}, "dro_beta"), ("sapo", {"tau_pos": 0}, "tau_pos"),
-                                  ("kl_cov", {"policy_loss": {"kl_cov_ratio": 0}}, "kl_cov_ratio")]:
+    for name, config, message in [
+        ("vanilla", {"clip_ratio_c": 1.0}, "clip_ratio_c"),
+        ("dro", None, "dro_beta"),
+        ("dro", {"policy_loss": {"dro_beta": -1}}, "dro_beta"),
+        ("sapo", {"tau_pos": 0}, "tau_pos"),
+        ("kl_cov", {"policy_loss": {"kl_cov_ratio": 0}}, "kl_cov_ratio"),
+    ]:
         with pytest.raises(ValueError, match=message):
             get_policy_loss_fn(name)(x, x, x, mask, config=config)
     with pytest.raises(ValueError, match="did you mean 'vanilla'"):

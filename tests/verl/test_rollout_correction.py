@@ -25,7 +25,7 @@ def ratios(b, level):
     """Ratio of every position, from exp of sums; only sampled tokens count."""
     out = np.ones(b.mask.shape)
     for i, m in enumerate(b.mask):
-        d = (b.logp[i] - b.old[i])
+        d = b.logp[i] - b.old[i]
         if level == "token":
             out[i] = np.exp(d)
         elif m.any():
@@ -53,7 +53,9 @@ def test_weights(params, level, threshold):
 
 
 @settings(max_examples=40, deadline=None)
-@given(batches, st.sampled_from(["token", "sequence", "geometric"]), st.floats(1.05, 2.0), st.one_of(st.none(), st.floats(0.3, 0.9)))
+@given(
+    batches, st.sampled_from(["token", "sequence", "geometric"]), st.floats(1.05, 2.0), st.one_of(st.none(), st.floats(0.3, 0.9))
+)
 def test_rejection(params, level, upper, lower):
     b = draw(params)
     kept, metrics = compute_rollout_rejection_mask(tensor(b.logp - b.old), tensor(b.mask).float(), level, upper, lower)
@@ -72,7 +74,8 @@ def test_rejected_tokens_are_never_counted(params, rejection, weighting):
     """The loss of the masked batch is the loss of a batch that never held those tokens."""
     b = draw(params)
     weights, mask, metrics = compute_rollout_correction_and_rejection_mask(
-        tensor(b.logp), tensor(b.old), tensor(b.mask), rollout_is=weighting, rollout_rs=rejection, rollout_rs_threshold=1.3)
+        tensor(b.logp), tensor(b.old), tensor(b.mask), rollout_is=weighting, rollout_rs=rejection, rollout_rs_threshold=1.3
+    )
     assert all(key.startswith("rollout_corr/") for key in metrics)
     assert (weights is None) == (weighting is None)
     kept = mask.numpy()
@@ -91,9 +94,14 @@ def test_offpolicy_metrics(params):
     metrics = compute_offpolicy_metrics(tensor(b.logp), tensor(b.old), tensor(b.mask))
     d = (b.logp - b.old)[b.mask]
     if len(d):
-        want = {"logprob_diff_mean": np.abs(d).mean(), "logprob_diff_max": np.abs(d).max(), "kl": -d.mean(),
-                "k3_kl": (np.exp(d) - d - 1).mean(), "training_ppl": np.exp(-b.logp[b.mask].mean()),
-                "rollout_ppl": np.exp(-b.old[b.mask].mean())}
+        want = {
+            "logprob_diff_mean": np.abs(d).mean(),
+            "logprob_diff_max": np.abs(d).max(),
+            "kl": -d.mean(),
+            "k3_kl": (np.exp(d) - d - 1).mean(),
+            "training_ppl": np.exp(-b.logp[b.mask].mean()),
+            "rollout_ppl": np.exp(-b.old[b.mask].mean()),
+        }
         assert metrics == pytest.approx(want)
     else:
         assert metrics["logprob_diff_max"] == 0.0
@@ -105,13 +113,16 @@ def test_no_correction_asked_for():
     assert weights is None and same is mask and metrics["rollout_corr/kl"] == 0.0
 
 
-@pytest.mark.parametrize("call, message", [
-    (partial(compute_rollout_correction_weights, rollout_is="batch"), "rollout_is is 'batch'"),
-    (partial(compute_rollout_correction_weights, rollout_is_threshold=0), "rollout_is_threshold"),
-    (partial(compute_rollout_rejection_mask, rollout_rs="turn"), "rollout_rs is 'turn'"),
-    (partial(compute_rollout_rejection_mask, rollout_rs_threshold=None), "rollout_rs_threshold"),
-    (partial(compute_rollout_rejection_mask, rollout_rs_threshold_lower=3.0), "rollout_rs_threshold_lower"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (partial(compute_rollout_correction_weights, rollout_is="batch"), "rollout_is is 'batch'"),
+        (partial(compute_rollout_correction_weights, rollout_is_threshold=0), "rollout_is_threshold"),
+        (partial(compute_rollout_rejection_mask, rollout_rs="turn"), "rollout_rs is 'turn'"),
+        (partial(compute_rollout_rejection_mask, rollout_rs_threshold=None), "rollout_rs_threshold"),
+        (partial(compute_rollout_rejection_mask, rollout_rs_threshold_lower=3.0), "rollout_rs_threshold_lower"),
+    ],
+)
 def test_wrong_settings_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.zeros(1, 2), torch.ones(1, 2))
@@ -122,8 +133,15 @@ def test_on_a_batch():
     old = torch.tensor([[-1.0, -1.0, -2.0]])
     rollout = torch.tensor([[-1.1, -2.0, -1.0]])
     batch = {"old_log_probs": old, "rollout_log_probs": rollout, "response_mask": torch.ones(1, 3, dtype=torch.bool)}
-    config = OmegaConf.create({"rollout_is": "token", "rollout_is_threshold": 1.05, "rollout_rs": "token",
-                               "rollout_rs_threshold": 2.0, "rollout_rs_threshold_lower": None})
+    config = OmegaConf.create(
+        {
+            "rollout_is": "token",
+            "rollout_is_threshold": 1.05,
+            "rollout_rs": "token",
+            "rollout_rs_threshold": 2.0,
+            "rollout_rs_threshold_lower": None,
+        }
+    )
     data, metrics = compute_rollout_correction_and_add_to_batch(SimpleNamespace(batch=batch), config)
     assert data.batch["response_mask"].tolist() == [[True, False, False]]
     assert data.batch["rollout_is_weights"].tolist() == [[pytest.approx(1.05), 0.0, 0.0]]

@@ -49,13 +49,16 @@ def test_log_normal_lengths_on_eight_ranks(equal_size):
 @given(lengths_lists, st.integers(1, 6), st.booleans())
 def test_partitions_hold_every_sequence_once(lengths, k, equal_size):
     if equal_size:
-        lengths = lengths[:len(lengths) // k * k]
+        lengths = lengths[: len(lengths) // k * k]
     if len(lengths) < k:
         with pytest.raises(ValueError, match="cannot fill"):
             get_seqlen_balanced_partitions(lengths, k, equal_size)
         return
-    for parts in (get_seqlen_balanced_partitions(lengths, k, equal_size), karmarkar_karp(lengths, k, equal_size),
-                  greedy_partition(lengths, k, equal_size)):
+    for parts in (
+        get_seqlen_balanced_partitions(lengths, k, equal_size),
+        karmarkar_karp(lengths, k, equal_size),
+        greedy_partition(lengths, k, equal_size),
+    ):
         assert len(parts) == k and each_once(parts, len(lengths))
         if equal_size:
             assert {len(p) for p in parts} == {len(lengths) // k}
@@ -67,8 +70,10 @@ def test_differencing_is_near_the_best_partition(lengths, k):
     """Against all assignments: the largest sum is at most 4/3 of the best (the bound of longest-first)."""
     if len(lengths) < k:
         return
-    best = min(max(sum(n for n, a in zip(lengths, assignment) if a == p) for p in range(k))
-               for assignment in itertools.product(range(k), repeat=len(lengths)))
+    best = min(
+        max(sum(n for n, a in zip(lengths, assignment, strict=True) if a == p) for p in range(k))
+        for assignment in itertools.product(range(k), repeat=len(lengths))
+    )
     got = max(sum(lengths[i] for i in p) for p in get_seqlen_balanced_partitions(lengths, k, equal_size=False))
     assert best <= got <= best * (4 / 3)
 
@@ -173,7 +178,7 @@ def test_dynamic_batches_and_back(lengths, budget, padded, divisor):
 
     data = SimpleNamespace(batch=batch, select_idxs=lambda part: batch[part])
     again, same_rows = prepare_dynamic_batch(data, budget, padded=padded, num_batches_divided_by=divisor)
-    assert same_rows == rows and all(torch.equal(a["value"], b["value"]) for a, b in zip(again, parts))
+    assert same_rows == rows and all(torch.equal(a["value"], b["value"]) for a, b in zip(again, parts, strict=True))
 
 
 def test_small_helpers():

@@ -21,8 +21,14 @@ def reference(logits, labels):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 12), st.integers(2, 9), st.one_of(st.none(), st.integers(1, 13)),
-       st.floats(0.3, 2.0), st.booleans())
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 12),
+    st.integers(2, 9),
+    st.one_of(st.none(), st.integers(1, 13)),
+    st.floats(0.3, 2.0),
+    st.booleans(),
+)
 def test_chunked_head_has_the_value_and_gradient_of_the_whole(seed, n, vocab, chunk, temperature, with_entropy):
     g = torch.Generator().manual_seed(seed)
     hidden = torch.randn(n, 4, generator=g, dtype=torch.float64, requires_grad=True)
@@ -37,16 +43,23 @@ def test_chunked_head_has_the_value_and_gradient_of_the_whole(seed, n, vocab, ch
     if with_entropy:
         torch.testing.assert_close(entropy, want_entropy)
         got, want = got + (entropy * mix.flip(0)).sum(), want + (want_entropy * mix.flip(0)).sum()
-    for a, b in zip(torch.autograd.grad(got, (hidden, weight)), torch.autograd.grad(want, (hidden, weight))):
+    for a, b in zip(torch.autograd.grad(got, (hidden, weight)), torch.autograd.grad(want, (hidden, weight)), strict=True):
         torch.testing.assert_close(a, b)
 
 
 def test_chunked_head_by_finite_differences():
     torch.manual_seed(0)
-    hidden, weight = torch.randn(7, 3, dtype=torch.float64, requires_grad=True), torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    hidden, weight = (
+        torch.randn(7, 3, dtype=torch.float64, requires_grad=True),
+        torch.randn(5, 3, dtype=torch.float64, requires_grad=True),
+    )
     labels = torch.randint(5, (7,))
-    for chunk in (None, 3):
-        assert torch.autograd.gradcheck(lambda h, w: F.chunked_logprobs_entropy(h, w, labels, 0.7, chunk, True), (hidden, weight))
+
+    def in_chunks_of(chunk):
+        return lambda h, w: F.chunked_logprobs_entropy(h, w, labels, 0.7, chunk, True)
+
+    assert torch.autograd.gradcheck(in_chunks_of(None), (hidden, weight))
+    assert torch.autograd.gradcheck(in_chunks_of(3), (hidden, weight))
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 4])
@@ -90,7 +103,9 @@ def test_float32_exists_for_one_chunk_at_a_time(monkeypatch):
     """No float32 tensor of more than a chunk of logits is made, forward or backward."""
     seen = []
     real = chunked_logprobs._log_softmax
-    monkeypatch.setattr(chunked_logprobs, "_log_softmax", lambda logits, *rest: (seen.append(tuple(logits.shape)), real(logits, *rest))[1])
+    monkeypatch.setattr(
+        chunked_logprobs, "_log_softmax", lambda logits, *rest: (seen.append(tuple(logits.shape)), real(logits, *rest))[1]
+    )
     hidden, weight = torch.randn(10, 4, dtype=torch.bfloat16, requires_grad=True), torch.randn(50, 4, dtype=torch.bfloat16)
     logp, entropy = F.chunked_logprobs_entropy(hidden, weight, torch.randint(50, (10,)), chunk_size=4, with_entropy=True)
     saved = [t.shape for t in logp.grad_fn.saved_tensors if t is not None]
@@ -132,13 +147,15 @@ def test_masked_statistics(params):
     chosen = b.values[b.mask]
     assert F.masked_sum(values, mask).item() == pytest.approx(chosen.sum())
     assert F.masked_mean(values, mask).item() == pytest.approx(chosen.mean() if len(chosen) else 0.0)
-    rows = [row[m].mean() if m.any() else 0.0 for row, m in zip(b.values, b.mask)]
+    rows = [row[m].mean() if m.any() else 0.0 for row, m in zip(b.values, b.mask, strict=True)]
     np.testing.assert_allclose(F.masked_mean(values, mask, axis=-1).numpy(), rows)
     if len(chosen) > 1:
         assert F.masked_var(values, mask).item() == pytest.approx(chosen.var(ddof=1))
         white = F.masked_whiten(values, mask)[mask].numpy()
         np.testing.assert_allclose(white, (chosen - chosen.mean()) / np.sqrt(chosen.var(ddof=1) + 1e-8), atol=1e-10)
-        np.testing.assert_allclose(F.masked_whiten(values, mask, shift_mean=False)[mask].numpy(), white + chosen.mean(), atol=1e-10)
+        np.testing.assert_allclose(
+            F.masked_whiten(values, mask, shift_mean=False)[mask].numpy(), white + chosen.mean(), atol=1e-10
+        )
     else:
         with pytest.raises(ValueError, match="at least 2"):
             F.masked_var(values, mask)

@@ -159,8 +159,14 @@ class _FromHidden(torch.autograd.Function):
         return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None, None
 
 
-def logprobs_entropy_from_logits(logits: torch.Tensor, labels: torch.Tensor | None, *, chunk_size: int | None = None,
-                                 with_entropy: bool = True, inplace_backward: bool = False):
+def logprobs_entropy_from_logits(
+    logits: torch.Tensor,
+    labels: torch.Tensor | None,
+    *,
+    chunk_size: int | None = None,
+    with_entropy: bool = True,
+    inplace_backward: bool = False,
+):
     """``(logp, entropy)`` of logits ``(..., V)`` and labels ``(...)``; see the module docstring.
 
     ``chunk_size``: tokens a chunk (default: 256 MiB of float32). ``logp`` is None without labels,
@@ -171,16 +177,19 @@ def logprobs_entropy_from_logits(logits: torch.Tensor, labels: torch.Tensor | No
     if labels is not None and labels.shape != shape:
         raise ValueError(f"labels {tuple(labels.shape)} must have the logits' shape without the vocabulary {tuple(shape)}")
     flat_labels = None if labels is None else labels.reshape(-1)
-    out = _FromLogits.apply(logits.reshape(-1, vocab), flat_labels, _tokens_per_chunk(chunk_size, vocab),
-                            with_entropy, inplace_backward)
+    out = _FromLogits.apply(
+        logits.reshape(-1, vocab), flat_labels, _tokens_per_chunk(chunk_size, vocab), with_entropy, inplace_backward
+    )
     return tuple(None if x is None else x.reshape(shape) for x in out)
 
 
-def logprobs_from_logits(logits: torch.Tensor, labels: torch.Tensor, inplace_backward: bool = False,
-                         chunk_size: int | None = None) -> torch.Tensor:
+def logprobs_from_logits(
+    logits: torch.Tensor, labels: torch.Tensor, inplace_backward: bool = False, chunk_size: int | None = None
+) -> torch.Tensor:
     """``log softmax(logits)[label]``: logits ``(..., V)``, labels ``(...)`` -> float32 ``(...)``."""
-    return logprobs_entropy_from_logits(logits, labels, chunk_size=chunk_size, with_entropy=False,
-                                        inplace_backward=inplace_backward)[0]
+    return logprobs_entropy_from_logits(
+        logits, labels, chunk_size=chunk_size, with_entropy=False, inplace_backward=inplace_backward
+    )[0]
 
 
 def entropy_from_logits(logits: torch.Tensor, chunk_size: int | None = None) -> torch.Tensor:
@@ -193,8 +202,14 @@ def entropy_from_logits_with_chunking(logits: torch.Tensor, chunk_size: int = 20
     return entropy_from_logits(logits, chunk_size)
 
 
-def chunked_logprobs_entropy(hidden: torch.Tensor, head_weight: torch.Tensor, labels: torch.Tensor,
-                             temperature: float = 1.0, chunk_size: int | None = None, with_entropy: bool = False):
+def chunked_logprobs_entropy(
+    hidden: torch.Tensor,
+    head_weight: torch.Tensor,
+    labels: torch.Tensor,
+    temperature: float = 1.0,
+    chunk_size: int | None = None,
+    with_entropy: bool = False,
+):
     """``(logp, entropy or None)`` of ``softmax(hidden @ head_weight.T / temperature)``.
 
     ``hidden`` (N, H), ``head_weight`` (V, H), ``labels`` (N,) in [0, V) -> float32 (N,) each. The
@@ -212,5 +227,11 @@ def chunked_logprobs_entropy(hidden: torch.Tensor, head_weight: torch.Tensor, la
         raise ValueError(f"temperature must be positive, got {temperature} (for greedy sampling score at temperature 1)")
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-    return _FromHidden.apply(hidden.to(dtype), head_weight.to(dtype), labels, float(temperature),
-                             _tokens_per_chunk(chunk_size, head_weight.shape[0]), with_entropy)
+    return _FromHidden.apply(
+        hidden.to(dtype),
+        head_weight.to(dtype),
+        labels,
+        float(temperature),
+        _tokens_per_chunk(chunk_size, head_weight.shape[0]),
+        with_entropy,
+    )

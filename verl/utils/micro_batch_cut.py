@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -13,8 +14,10 @@ MAX_PADDING = 0.05
 def _check_budget(lengths: Sequence[int], max_tokens: int) -> None:
     if lengths and max(lengths) > max_tokens:
         worst = max(range(len(lengths)), key=lengths.__getitem__)
-        raise ValueError(f"sequence {worst} has {lengths[worst]} tokens, more than the budget of {max_tokens} a micro-batch: "
-                         "raise ppo_max_token_len_per_gpu (log_prob_max_token_len_per_gpu) or shorten episodes (max_model_len)")
+        raise ValueError(
+            f"sequence {worst} has {lengths[worst]} tokens, more than the budget of {max_tokens} a micro-batch: "
+            "raise ppo_max_token_len_per_gpu (log_prob_max_token_len_per_gpu) or shorten episodes (max_model_len)"
+        )
 
 
 def cost(part: Sequence[int], lengths: Sequence[int], padded: bool) -> int:
@@ -63,8 +66,9 @@ def _optimal_cut(sorted_lengths: np.ndarray, max_tokens: int, overhead: float) -
     return cuts[::-1]
 
 
-def length_sorted_micro_batches(lengths: Sequence[int], max_tokens: int, padded: bool = True,
-                                max_padding: float = MAX_PADDING, count: int | None = None) -> list[list[int]]:
+def length_sorted_micro_batches(
+    lengths: Sequence[int], max_tokens: int, padded: bool = True, max_padding: float = MAX_PADDING, count: int | None = None
+) -> list[list[int]]:
     """Rows sorted by length and cut into micro-batches within ``max_tokens``.
 
     Padded: the cost of a micro-batch is rows times its longest; of the cuts that waste at most
@@ -82,7 +86,7 @@ def length_sorted_micro_batches(lengths: Sequence[int], max_tokens: int, padded:
         overhead = float(max_tokens)
         while True:
             cuts = _optimal_cut(ascending, max_tokens, overhead)
-            parts = [order[a:b] for a, b in zip(cuts, cuts[1:])]
+            parts = [order[a:b] for a, b in pairwise(cuts)]
             if padding_share(parts, lengths) <= max_padding or overhead < 1:
                 break
             overhead /= 2
@@ -110,5 +114,5 @@ def split_to_count(parts: Sequence[Sequence[int]], count: int, lengths: Sequence
             return parts + [[] for _ in range(count - len(parts))]
         p = max(splittable, key=lambda p: cost(parts[p], lengths, padded))
         middle = len(parts[p]) // 2
-        parts[p:p + 1] = [parts[p][:middle], parts[p][middle:]]
+        parts[p : p + 1] = [parts[p][:middle], parts[p][middle:]]
     return parts

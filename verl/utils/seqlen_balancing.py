@@ -18,9 +18,17 @@ import torch.distributed as dist
 from verl.utils.micro_batch_cut import length_sorted_micro_batches, packed_micro_batches, split_to_count
 
 __all__ = [
-    "ceildiv", "roundup_divisible", "karmarkar_karp", "greedy_partition", "get_seqlen_balanced_partitions",
-    "log_seqlen_unbalance", "get_reverse_idx", "rearrange_micro_batches", "prepare_dynamic_batch",
-    "restore_dynamic_batch", "length_sorted_micro_batches",
+    "ceildiv",
+    "roundup_divisible",
+    "karmarkar_karp",
+    "greedy_partition",
+    "get_seqlen_balanced_partitions",
+    "log_seqlen_unbalance",
+    "get_reverse_idx",
+    "rearrange_micro_batches",
+    "prepare_dynamic_batch",
+    "restore_dynamic_batch",
+    "length_sorted_micro_batches",
 ]
 
 
@@ -45,7 +53,7 @@ def karmarkar_karp(seqlen_list: Sequence[int], k_partitions: int, equal_size: bo
     if equal_size:
         if len(order) % k:
             raise ValueError(f"{len(order)} sequences cannot form {k} partitions of equal size")
-        blocks = [order[i:i + k] for i in range(0, len(order), k)]
+        blocks = [order[i : i + k] for i in range(0, len(order), k)]
     else:
         blocks = [[i] for i in order]
     heap = []
@@ -54,7 +62,7 @@ def karmarkar_karp(seqlen_list: Sequence[int], k_partitions: int, equal_size: bo
         heapq.heappush(heap, (subsets[-1][0] - subsets[0][0], next(serial), subsets))
     while len(heap) > 1:
         (_, _, a), (_, _, b) = heapq.heappop(heap), heapq.heappop(heap)
-        merged = [(x + y, xs + ys) for (x, xs), (y, ys) in zip(a, reversed(b))]
+        merged = [(x + y, xs + ys) for (x, xs), (y, ys) in zip(a, reversed(b), strict=True)]
         merged.sort(key=lambda s: -s[0])
         heapq.heappush(heap, (merged[-1][0] - merged[0][0], next(serial), merged))
     return [items for _, items in heap[0][2]] if heap else [[] for _ in range(k)]
@@ -83,7 +91,9 @@ def get_seqlen_balanced_partitions(seqlen_list: Sequence[int], k_partitions: int
     """
     lengths = [int(n) for n in seqlen_list]
     if len(lengths) < k_partitions:
-        raise ValueError(f"{len(lengths)} sequences cannot fill {k_partitions} partitions: raise the batch size or use fewer ranks")
+        raise ValueError(
+            f"{len(lengths)} sequences cannot fill {k_partitions} partitions: raise the batch size or use fewer ranks"
+        )
     partitions = karmarkar_karp(lengths, k_partitions, equal_size)
     if any(not p for p in partitions):  # zero-length sequences can leave one empty
         partitions = greedy_partition([n + 1 for n in lengths], k_partitions, equal_size)
@@ -95,10 +105,16 @@ def log_seqlen_unbalance(seqlen_list: Sequence[int], partitions: Sequence[Sequen
     ``minmax_diff``, ``balanced_min``, ``balanced_max``, ``mean``."""
     k = len(partitions)
     bounds = [len(seqlen_list) * r // k for r in range(k + 1)]
-    before = [sum(int(n) for n in seqlen_list[a:b]) for a, b in zip(bounds, bounds[1:])]
+    before = [sum(int(n) for n in seqlen_list[a:b]) for a, b in itertools.pairwise(bounds)]
     after = [sum(int(seqlen_list[i]) for i in p) for p in partitions]
-    return {f"{prefix}/min": min(before), f"{prefix}/max": max(before), f"{prefix}/minmax_diff": max(before) - min(before),
-            f"{prefix}/balanced_min": min(after), f"{prefix}/balanced_max": max(after), f"{prefix}/mean": sum(after) / k}
+    return {
+        f"{prefix}/min": min(before),
+        f"{prefix}/max": max(before),
+        f"{prefix}/minmax_diff": max(before) - min(before),
+        f"{prefix}/balanced_min": min(after),
+        f"{prefix}/balanced_max": max(after),
+        f"{prefix}/mean": sum(after) / k,
+    }
 
 
 def get_reverse_idx(idx_map: Sequence[int]) -> list[int]:
@@ -116,8 +132,13 @@ def _lengths(attention_mask: torch.Tensor) -> list[int]:
 
 
 def rearrange_micro_batches(
-    batch: Any, max_token_len: int, dp_group: Any = None, num_batches_divided_by: int | None = None,
-    same_micro_num_in_dp: bool = True, min_num_micro_batch: int | None = None, use_dynamic_bsz_balance: bool = True,
+    batch: Any,
+    max_token_len: int,
+    dp_group: Any = None,
+    num_batches_divided_by: int | None = None,
+    same_micro_num_in_dp: bool = True,
+    min_num_micro_batch: int | None = None,
+    use_dynamic_bsz_balance: bool = True,
     padded: bool = False,
 ) -> tuple[list[Any], list[list[int]]]:
     """Cut ``batch`` into micro-batches of at most ``max_token_len`` tokens.
@@ -131,7 +152,11 @@ def rearrange_micro_batches(
     Raises ``ValueError`` if one sequence alone exceeds the budget.
     """
     lengths = _lengths(batch["attention_mask"])
-    rows = length_sorted_micro_batches(lengths, max_token_len, padded=True) if padded else packed_micro_batches(lengths, max_token_len)
+    rows = (
+        length_sorted_micro_batches(lengths, max_token_len, padded=True)
+        if padded
+        else packed_micro_batches(lengths, max_token_len)
+    )
     count = max(len(rows), min_num_micro_batch or 1)
     if same_micro_num_in_dp and dist.is_available() and dist.is_initialized():
         device = "cpu" if dist.get_backend(dp_group) == "gloo" else torch.accelerator.current_accelerator()
@@ -146,12 +171,27 @@ def rearrange_micro_batches(
     return [batch[part] for part in rows], rows
 
 
-def prepare_dynamic_batch(data: Any, max_token_len: int, dp_group: Any = None, num_batches_divided_by: int | None = None,
-                          same_micro_num_in_dp: bool = True, min_num_micro_batch: int | None = None,
-                          use_dynamic_bsz_balance: bool = True, padded: bool = False) -> tuple[list[Any], list[list[int]]]:
+def prepare_dynamic_batch(
+    data: Any,
+    max_token_len: int,
+    dp_group: Any = None,
+    num_batches_divided_by: int | None = None,
+    same_micro_num_in_dp: bool = True,
+    min_num_micro_batch: int | None = None,
+    use_dynamic_bsz_balance: bool = True,
+    padded: bool = False,
+) -> tuple[list[Any], list[list[int]]]:
     """:func:`rearrange_micro_batches` for a DataProto: a list of DataProtos and their rows."""
-    _, rows = rearrange_micro_batches(_Rows(data.batch["attention_mask"]), max_token_len, dp_group, num_batches_divided_by,
-                                      same_micro_num_in_dp, min_num_micro_batch, use_dynamic_bsz_balance, padded)
+    _, rows = rearrange_micro_batches(
+        _Rows(data.batch["attention_mask"]),
+        max_token_len,
+        dp_group,
+        num_batches_divided_by,
+        same_micro_num_in_dp,
+        min_num_micro_batch,
+        use_dynamic_bsz_balance,
+        padded,
+    )
     return [data.select_idxs(part) for part in rows], rows
 
 

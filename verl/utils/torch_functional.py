@@ -21,15 +21,27 @@ from verl.utils.chunked_logprobs import (
 )
 
 __all__ = [
-    "chunked_logprobs_entropy", "entropy_from_logits", "entropy_from_logits_with_chunking",
-    "logprobs_entropy_from_logits", "logprobs_from_logits",
-    "clip_by_value", "masked_sum", "masked_mean", "masked_var", "masked_whiten", "masked_fill_zero",
-    "get_response_mask", "pad_2d_list_to_length", "pad_sequence_to_length",
-    "get_constant_schedule_with_warmup", "get_cosine_schedule_with_warmup",
+    "chunked_logprobs_entropy",
+    "entropy_from_logits",
+    "entropy_from_logits_with_chunking",
+    "logprobs_entropy_from_logits",
+    "logprobs_from_logits",
+    "clip_by_value",
+    "masked_sum",
+    "masked_mean",
+    "masked_var",
+    "masked_whiten",
+    "masked_fill_zero",
+    "get_response_mask",
+    "pad_2d_list_to_length",
+    "pad_sequence_to_length",
+    "get_constant_schedule_with_warmup",
+    "get_cosine_schedule_with_warmup",
 ]
 
 
 # -- masked statistics --------------------------------------------------------------------------
+
 
 def masked_fill_zero(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """``values`` where ``mask`` is true, 0 elsewhere; unlike ``values * mask`` also where ``values``
@@ -77,23 +89,23 @@ def clip_by_value(x: torch.Tensor, tensor_min: torch.Tensor, tensor_max: torch.T
 
 # -- padding ------------------------------------------------------------------------------------
 
-def get_response_mask(response_id: torch.Tensor, eos_token: int | Sequence[int] = 2,
-                      dtype: torch.dtype = torch.int64) -> torch.Tensor:
+
+def get_response_mask(
+    response_id: torch.Tensor, eos_token: int | Sequence[int] = 2, dtype: torch.dtype = torch.int64
+) -> torch.Tensor:
     """``(B, T)`` mask that is 1 up to and including the first end-of-sequence token."""
     eos = torch.as_tensor(eos_token, device=response_id.device).reshape(-1)
     is_eos = torch.isin(response_id, eos).long()
     return (is_eos.cumsum(dim=1) - is_eos == 0).to(dtype)
 
 
-def pad_2d_list_to_length(response: Sequence[Sequence[int]], pad_token_id: int,
-                          max_length: int | None = None) -> torch.Tensor:
+def pad_2d_list_to_length(response: Sequence[Sequence[int]], pad_token_id: int, max_length: int | None = None) -> torch.Tensor:
     """Ragged lists -> ``(B, T)``, right padded to the longest or to ``max_length`` if that is more."""
     width = max([len(row) for row in response] + [max_length or 0], default=0)
     return torch.tensor([list(row) + [pad_token_id] * (width - len(row)) for row in response]).reshape(-1, width)
 
 
-def pad_sequence_to_length(tensors: torch.Tensor, max_seq_len: int, pad_token_id: float,
-                           left_pad: bool = False) -> torch.Tensor:
+def pad_sequence_to_length(tensors: torch.Tensor, max_seq_len: int, pad_token_id: float, left_pad: bool = False) -> torch.Tensor:
     """``(..., T)`` padded to ``(..., max_seq_len)``; returned as it is where ``T`` is already enough."""
     missing = max_seq_len - tensors.shape[-1]
     if missing <= 0:
@@ -103,8 +115,8 @@ def pad_sequence_to_length(tensors: torch.Tensor, max_seq_len: int, pad_token_id
 
 # -- learning-rate schedules --------------------------------------------------------------------
 
-def get_constant_schedule_with_warmup(optimizer: torch.optim.Optimizer, num_warmup_steps: int,
-                                      last_epoch: int = -1) -> LambdaLR:
+
+def get_constant_schedule_with_warmup(optimizer: torch.optim.Optimizer, num_warmup_steps: int, last_epoch: int = -1) -> LambdaLR:
     """Linear warm-up over ``num_warmup_steps`` optimizer steps, then the optimizer's own rate.
     The first step of a warm-up runs at ``1 / num_warmup_steps`` of it, not at 0."""
 
@@ -114,9 +126,14 @@ def get_constant_schedule_with_warmup(optimizer: torch.optim.Optimizer, num_warm
     return LambdaLR(optimizer, factor, last_epoch)
 
 
-def get_cosine_schedule_with_warmup(optimizer: torch.optim.Optimizer, num_warmup_steps: int,
-                                    num_training_steps: int, min_lr_ratio: float = 0.0,
-                                    num_cycles: float = 0.5, last_epoch: int = -1) -> LambdaLR:
+def get_cosine_schedule_with_warmup(
+    optimizer: torch.optim.Optimizer,
+    num_warmup_steps: int,
+    num_training_steps: int,
+    min_lr_ratio: float = 0.0,
+    num_cycles: float = 0.5,
+    last_epoch: int = -1,
+) -> LambdaLR:
     """Linear warm-up, then a cosine from 1 down to ``min_lr_ratio`` of the rate at
     ``num_training_steps`` (and constant after it). Raises ``ValueError`` for a ratio outside [0, 1]."""
     if not 0.0 <= min_lr_ratio <= 1.0:

@@ -23,8 +23,9 @@ def _check_values(values: torch.Tensor, response_mask: torch.Tensor) -> None:
         raise ValueError(f"values {tuple(values.shape)} must have the response_mask's shape {tuple(response_mask.shape)}")
 
 
-def _gae(rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, gamma: float, lam: float,
-         ends: torch.Tensor | None = None) -> torch.Tensor:
+def _gae(
+    rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, gamma: float, lam: float, ends: torch.Tensor | None = None
+) -> torch.Tensor:
     """Unnormalised GAE over the sampled tokens; nothing flows back across ``ends``."""
     next_value, next_advantage = torch.zeros_like(values[:, 0]), torch.zeros_like(values[:, 0])
     advantages = torch.zeros_like(values)
@@ -43,8 +44,14 @@ def _gae(rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, gamma:
 
 @register_adv_est(AdvantageEstimator.GAE)
 @torch.no_grad()
-def compute_gae_advantage_return(token_level_rewards: torch.Tensor, values: torch.Tensor, response_mask: torch.Tensor,
-                                 gamma: float = 1.0, lam: float = 1.0, **kwargs: Any) -> Advantages:
+def compute_gae_advantage_return(
+    token_level_rewards: torch.Tensor,
+    values: torch.Tensor,
+    response_mask: torch.Tensor,
+    gamma: float = 1.0,
+    lam: float = 1.0,
+    **kwargs: Any,
+) -> Advantages:
     """GAE (arXiv:1506.02438) over the sampled tokens 1..n of a row, with ``V_{n+1} = 0``::
 
         delta_t = r_t + gamma V_{t+1} - V_t        A_t = delta_t + gamma lam A_{t+1}
@@ -61,9 +68,15 @@ def compute_gae_advantage_return(token_level_rewards: torch.Tensor, values: torc
 
 @register_adv_est(AdvantageEstimator.BI_LEVEL_GAE)
 @torch.no_grad()
-def compute_bi_level_gae_advantage_return(token_level_rewards: torch.Tensor, values: torch.Tensor, response_mask: torch.Tensor,
-                                          gamma: float = 1.0, lam: float = 1.0, high_level_gamma: float = 1.0,
-                                          **kwargs: Any) -> Advantages:
+def compute_bi_level_gae_advantage_return(
+    token_level_rewards: torch.Tensor,
+    values: torch.Tensor,
+    response_mask: torch.Tensor,
+    gamma: float = 1.0,
+    lam: float = 1.0,
+    high_level_gamma: float = 1.0,
+    **kwargs: Any,
+) -> Advantages:
     """Bi-level GAE (VAGEN, arXiv:2510.16907): first over turns, then within each turn.
 
     Turn k ends at its last sampled token ``e_k``, found from the mask, so turns that earn 0 count

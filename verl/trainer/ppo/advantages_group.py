@@ -64,9 +64,15 @@ def _spread(per_row: torch.Tensor, like: torch.Tensor, response_mask: torch.Tens
 
 @register_adv_est(AdvantageEstimator.GRPO)
 @torch.no_grad()
-def compute_grpo_outcome_advantage(token_level_rewards: torch.Tensor, response_mask: torch.Tensor, index: np.ndarray,
-                                   epsilon: float = 1e-6, norm_adv_by_std_in_grpo: bool = True,
-                                   config: Any = None, **kwargs: Any) -> Advantages:
+def compute_grpo_outcome_advantage(
+    token_level_rewards: torch.Tensor,
+    response_mask: torch.Tensor,
+    index: np.ndarray,
+    epsilon: float = 1e-6,
+    norm_adv_by_std_in_grpo: bool = True,
+    config: Any = None,
+    **kwargs: Any,
+) -> Advantages:
     """GRPO (arXiv:2402.03300): ``(r - mean) / (std + epsilon)`` over the group, std unbiased; without
     ``norm_adv_by_std_in_grpo`` ``r - mean``, as in Dr. GRPO (arXiv:2503.20783)."""
     scores, groups = _totals(token_level_rewards, response_mask, index)
@@ -78,8 +84,14 @@ def compute_grpo_outcome_advantage(token_level_rewards: torch.Tensor, response_m
 
 @register_adv_est(AdvantageEstimator.RLOO)
 @torch.no_grad()
-def compute_rloo_outcome_advantage(token_level_rewards: torch.Tensor, response_mask: torch.Tensor, index: np.ndarray,
-                                   epsilon: float = 1e-6, config: Any = None, **kwargs: Any) -> Advantages:
+def compute_rloo_outcome_advantage(
+    token_level_rewards: torch.Tensor,
+    response_mask: torch.Tensor,
+    index: np.ndarray,
+    epsilon: float = 1e-6,
+    config: Any = None,
+    **kwargs: Any,
+) -> Advantages:
     """RLOO (arXiv:2402.14740): ``r_i`` less the mean of the other members, ``n / (n - 1) (r_i - mean)``."""
     scores, groups = _totals(token_level_rewards, response_mask, index)
     factor = torch.where(groups.size > 1, groups.size.double() / (groups.size - 1).clamp(min=1), 1.0)
@@ -88,8 +100,14 @@ def compute_rloo_outcome_advantage(token_level_rewards: torch.Tensor, response_m
 
 @register_adv_est(AdvantageEstimator.OPO)
 @torch.no_grad()
-def compute_opo_outcome_advantage(token_level_rewards: torch.Tensor, response_mask: torch.Tensor, index: np.ndarray,
-                                  epsilon: float = 1e-6, config: Any = None, **kwargs: Any) -> Advantages:
+def compute_opo_outcome_advantage(
+    token_level_rewards: torch.Tensor,
+    response_mask: torch.Tensor,
+    index: np.ndarray,
+    epsilon: float = 1e-6,
+    config: Any = None,
+    **kwargs: Any,
+) -> Advantages:
     """OPO (arXiv:2505.23585): the variance-minimising baseline under equal gradient norms a token, the
     length-weighted mean ``sum_j l_j r_j / sum_j l_j`` with ``l`` the sampled tokens."""
     scores, groups = _totals(token_level_rewards, response_mask, index)
@@ -100,9 +118,15 @@ def compute_opo_outcome_advantage(token_level_rewards: torch.Tensor, response_ma
 
 @register_adv_est(AdvantageEstimator.GRPO_PASSK)
 @torch.no_grad()
-def compute_grpo_passk_outcome_advantage(token_level_rewards: torch.Tensor, response_mask: torch.Tensor, index: np.ndarray,
-                                         epsilon: float = 1e-6, norm_adv_by_std_in_grpo: bool = True,
-                                         config: Any = None, **kwargs: Any) -> Advantages:
+def compute_grpo_passk_outcome_advantage(
+    token_level_rewards: torch.Tensor,
+    response_mask: torch.Tensor,
+    index: np.ndarray,
+    epsilon: float = 1e-6,
+    norm_adv_by_std_in_grpo: bool = True,
+    config: Any = None,
+    **kwargs: Any,
+) -> Advantages:
     """Pass@k training (arXiv:2503.19595): only the best member of a group learns, by ``r_max - r_second``
     (divided by ``std + epsilon`` with ``norm_adv_by_std_in_grpo``, which a config overrides). If the best
     is tied the difference is 0. Raises ``ValueError`` for a group of one member."""
@@ -122,9 +146,16 @@ def compute_grpo_passk_outcome_advantage(token_level_rewards: torch.Tensor, resp
 
 @register_adv_est(AdvantageEstimator.GPG)
 @torch.no_grad()
-def compute_gpg_outcome_advantage(token_level_rewards: torch.Tensor, response_mask: torch.Tensor, index: np.ndarray,
-                                  epsilon: float = 1e-6, f_norm: float = 1.0, alpha: float | None = None,
-                                  config: Any = None, **kwargs: Any) -> Advantages:
+def compute_gpg_outcome_advantage(
+    token_level_rewards: torch.Tensor,
+    response_mask: torch.Tensor,
+    index: np.ndarray,
+    epsilon: float = 1e-6,
+    f_norm: float = 1.0,
+    alpha: float | None = None,
+    config: Any = None,
+    **kwargs: Any,
+) -> Advantages:
     """GPG (arXiv:2504.02546): ``alpha (r - mean) / f_norm``. ``alpha`` makes up for rows that give no
     gradient; left out it is VeRL's ``B / #(r != 0)`` (1 if all rewards are 0)."""
     scores, groups = _totals(token_level_rewards, response_mask, index)
@@ -136,9 +167,16 @@ def compute_gpg_outcome_advantage(token_level_rewards: torch.Tensor, response_ma
 
 @register_adv_est(AdvantageEstimator.GDPO)
 @torch.no_grad()
-def compute_gdpo_outcome_advantage(token_level_rewards: torch.Tensor, response_mask: torch.Tensor, index: np.ndarray,
-                                   epsilon: float = 1e-6, norm_adv_by_std_in_grpo: bool = True, config: Any = None,
-                                   non_tensor_batch: Mapping[str, Any] | None = None, **kwargs: Any) -> Advantages:
+def compute_gdpo_outcome_advantage(
+    token_level_rewards: torch.Tensor,
+    response_mask: torch.Tensor,
+    index: np.ndarray,
+    epsilon: float = 1e-6,
+    norm_adv_by_std_in_grpo: bool = True,
+    config: Any = None,
+    non_tensor_batch: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> Advantages:
     """GDPO (arXiv:2601.05242): GRPO for each reward of its own, added up with weights, then whitened
     over the batch's sampled tokens, so that a large reward does not drown a small one.
 
@@ -152,16 +190,21 @@ def compute_gdpo_outcome_advantage(token_level_rewards: torch.Tensor, response_m
     if keys:
         missing = [key for key in keys if key not in (non_tensor_batch or {})]
         if missing:
-            raise ValueError(f"algorithm.gdpo_reward_keys names {missing}, not in the batch (it has {sorted(non_tensor_batch or {})})")
+            raise ValueError(
+                f"algorithm.gdpo_reward_keys names {missing}, not in the batch (it has {sorted(non_tensor_batch or {})})"
+            )
         columns = [np.asarray(non_tensor_batch[key], dtype=np.float64) for key in keys]
-        rewards = [torch.nn.functional.pad(torch.as_tensor(c, device=token_level_rewards.device).unsqueeze(-1),
-                                           (0, response_mask.shape[1] - 1)) for c in columns]
+        rewards = [
+            torch.nn.functional.pad(
+                torch.as_tensor(c, device=token_level_rewards.device).unsqueeze(-1), (0, response_mask.shape[1] - 1)
+            )
+            for c in columns
+        ]
     if len(weights) != len(rewards):
         raise ValueError(f"algorithm.gdpo_reward_weights has {len(weights)} entries for {len(rewards)} rewards")
     total = torch.zeros_like(token_level_rewards)
-    for weight, reward in zip(weights, rewards):
-        total = total + weight * compute_grpo_outcome_advantage(reward, response_mask, index, epsilon,
-                                                                norm_adv_by_std_in_grpo)[0]
+    for weight, reward in zip(weights, rewards, strict=True):
+        total = total + weight * compute_grpo_outcome_advantage(reward, response_mask, index, epsilon, norm_adv_by_std_in_grpo)[0]
     total = total.to(token_level_rewards.dtype)
     advantages = masked_whiten(total, response_mask) * response_mask.to(total.dtype)
     return advantages, advantages

@@ -14,8 +14,9 @@ from verl.trainer.ppo.registry import AdvantageEstimator, register_adv_est
 Baselines = dict[str, dict[str, float]]
 
 
-def update_role_baselines(baselines: Baselines, games: Sequence[Any], roles: Sequence[Any], rewards: Sequence[float],
-                          decay: float = 0.95) -> list[float]:
+def update_role_baselines(
+    baselines: Baselines, games: Sequence[Any], roles: Sequence[Any], rewards: Sequence[float], decay: float = 0.95
+) -> list[float]:
     """Take one reward a trajectory into ``baselines`` (in place); return the updated baseline of each.
 
     ``n`` rewards of a (game, role) with mean ``m`` move its baseline, at first 0, as ``n`` single steps
@@ -26,9 +27,9 @@ def update_role_baselines(baselines: Baselines, games: Sequence[Any], roles: Seq
         raise ValueError(f"the decay of role baselines must lie in [0, 1), got {decay}")
     if not len(games) == len(roles) == len(rewards):
         raise ValueError(f"games, roles and rewards differ in number: {len(games)}, {len(roles)}, {len(rewards)}")
-    keys = [(str(game), str(role)) for game, role in zip(games, roles)]
+    keys = [(str(game), str(role)) for game, role in zip(games, roles, strict=True)]
     seen: dict[tuple[str, str], list[float]] = {}
-    for key, reward in zip(keys, rewards):
+    for key, reward in zip(keys, rewards, strict=True):
         seen.setdefault(key, []).append(float(reward))
     for (game, role), of_role in seen.items():
         kept = decay ** len(of_role)
@@ -40,9 +41,15 @@ def update_role_baselines(baselines: Baselines, games: Sequence[Any], roles: Seq
 
 @register_adv_est(AdvantageEstimator.RAE)
 @torch.no_grad()
-def compute_rae_outcome_advantage(token_level_rewards: torch.Tensor, response_mask: torch.Tensor, game: Sequence[Any],
-                                  role: Sequence[Any], state: dict[str, Any], decay: float = 0.95,
-                                  **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def compute_rae_outcome_advantage(
+    token_level_rewards: torch.Tensor,
+    response_mask: torch.Tensor,
+    game: Sequence[Any],
+    role: Sequence[Any],
+    state: dict[str, Any],
+    decay: float = 0.95,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """RAE (SPIRAL, arXiv:2506.24119, algorithm 1): ``A = R - b(game, role)``, where ``b`` has taken in this
     batch's rewards first; given to all sampled tokens.
 
@@ -54,7 +61,8 @@ def compute_rae_outcome_advantage(token_level_rewards: torch.Tensor, response_ma
     check_shapes(token_level_rewards, response_mask)
     scores = token_level_rewards.double().sum(dim=-1)
     baselines = state.setdefault("role_baselines", {})
-    baseline = torch.tensor(update_role_baselines(baselines, game, role, scores.tolist(), decay),
-                            dtype=torch.float64, device=scores.device)
+    baseline = torch.tensor(
+        update_role_baselines(baselines, game, role, scores.tolist(), decay), dtype=torch.float64, device=scores.device
+    )
     advantages = (scores - baseline).to(token_level_rewards.dtype).unsqueeze(-1) * response_mask.to(token_level_rewards.dtype)
     return advantages, advantages

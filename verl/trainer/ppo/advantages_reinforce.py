@@ -31,8 +31,9 @@ def discounted_returns(rewards: torch.Tensor, mask: torch.Tensor, gamma: float) 
 
 @register_adv_est(AdvantageEstimator.REINFORCE_PLUS_PLUS)
 @torch.no_grad()
-def compute_reinforce_plus_plus_outcome_advantage(token_level_rewards: torch.Tensor, response_mask: torch.Tensor,
-                                                  config: Any = None, **kwargs: Any) -> Advantages:
+def compute_reinforce_plus_plus_outcome_advantage(
+    token_level_rewards: torch.Tensor, response_mask: torch.Tensor, config: Any = None, **kwargs: Any
+) -> Advantages:
     """REINFORCE++ (arXiv:2501.03262): discounted returns (``config.gamma``, default 1) whitened over the
     batch's sampled tokens. A KL penalty belongs in the rewards (``use_kl_in_reward``)."""
     mask = response_mask.bool()
@@ -42,9 +43,14 @@ def compute_reinforce_plus_plus_outcome_advantage(token_level_rewards: torch.Ten
 
 @register_adv_est(AdvantageEstimator.REINFORCE_PLUS_PLUS_BASELINE)
 @torch.no_grad()
-def compute_reinforce_plus_plus_baseline_outcome_advantage(token_level_rewards: torch.Tensor, response_mask: torch.Tensor,
-                                                           index: np.ndarray, epsilon: float = 1e-6, config: Any = None,
-                                                           **kwargs: Any) -> Advantages:
+def compute_reinforce_plus_plus_baseline_outcome_advantage(
+    token_level_rewards: torch.Tensor,
+    response_mask: torch.Tensor,
+    index: np.ndarray,
+    epsilon: float = 1e-6,
+    config: Any = None,
+    **kwargs: Any,
+) -> Advantages:
     """REINFORCE++-baseline (arXiv:2501.03262): total reward less the group's mean (0 for a group of one),
     given to all sampled tokens, then whitened over the batch's sampled tokens."""
     check_shapes(token_level_rewards, response_mask)
@@ -58,12 +64,19 @@ def compute_reinforce_plus_plus_baseline_outcome_advantage(token_level_rewards: 
 
 @register_adv_est(AdvantageEstimator.REMAX)
 @torch.no_grad()
-def compute_remax_outcome_advantage(token_level_rewards: torch.Tensor, reward_baselines: torch.Tensor,
-                                    response_mask: torch.Tensor, config: Any = None, **kwargs: Any) -> Advantages:
+def compute_remax_outcome_advantage(
+    token_level_rewards: torch.Tensor,
+    reward_baselines: torch.Tensor,
+    response_mask: torch.Tensor,
+    config: Any = None,
+    **kwargs: Any,
+) -> Advantages:
     """ReMax (arXiv:2310.10505): undiscounted return from each token on, less ``reward_baselines`` (B,), the
     reward of a greedy reply to the same prompt."""
     mask = response_mask.bool()
     if reward_baselines.shape != mask.shape[:1]:
-        raise ValueError(f"reward_baselines must have shape ({mask.shape[0]},), one greedy reward a row, got {tuple(reward_baselines.shape)}")
+        raise ValueError(
+            f"reward_baselines must have shape ({mask.shape[0]},), one greedy reward a row, got {tuple(reward_baselines.shape)}"
+        )
     returns = discounted_returns(rewards_on_sampled_tokens(token_level_rewards, mask), mask, 1.0)
     return masked_fill_zero(returns - reward_baselines.unsqueeze(-1), mask), returns

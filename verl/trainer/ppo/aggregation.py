@@ -74,15 +74,23 @@ def agg_loss(
     elif loss_agg_mode == "seq-mean-token-sum-norm":
         if loss_scale_factor is None:
             if global_batch_size is not None or dp_size > 1:
-                raise ValueError("seq-mean-token-sum-norm on a part of a mini-batch needs loss_scale_factor, a constant "
-                                 "such as the maximal response length: set actor.loss_scale_factor")
+                raise ValueError(
+                    "seq-mean-token-sum-norm on a part of a mini-batch needs loss_scale_factor, a constant "
+                    "such as the maximal response length: set actor.loss_scale_factor"
+                )
             loss_scale_factor = loss_mat.shape[-1]
         seq_losses = seq_losses / loss_scale_factor
     return seq_losses.sum() * dp_size / _count("global_batch_size", global_batch_size, mask.any(dim=-1).sum(), dp_size)
 
 
-def agg_seq_loss(seq_losses: torch.Tensor, response_mask: torch.Tensor, dp_size: int = 1,
-                 batch_num_tokens=None, global_batch_size=None, loss_scale_factor=None) -> torch.Tensor:
+def agg_seq_loss(
+    seq_losses: torch.Tensor,
+    response_mask: torch.Tensor,
+    dp_size: int = 1,
+    batch_num_tokens=None,
+    global_batch_size=None,
+    loss_scale_factor=None,
+) -> torch.Tensor:
     """Mean of losses ``(B,)`` over the sequences that have a trained token, cut-invariant like
     :func:`agg_loss` and with its arguments (of which only the number of sequences is used)."""
     has_token = response_mask.bool().any(dim=-1)

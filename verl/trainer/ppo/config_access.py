@@ -11,10 +11,8 @@ _MISSING = object()
 def _lookup(config: Any, name: str) -> Any:
     if config is None:
         return _MISSING
-    if isinstance(config, Mapping):  # OmegaConf's DictConfig is one in its `in` and `[]`
-        return config[name] if name in config else _MISSING
-    if hasattr(config, "_metadata") and hasattr(config, "keys"):  # DictConfig
-        return config[name] if name in config else _MISSING
+    if isinstance(config, Mapping) or hasattr(config, "_metadata"):  # a dict, or OmegaConf's DictConfig
+        return config[name] if name in config else _MISSING  # noqa: SIM401 (a struct DictConfig's get raises)
     return getattr(config, name, _MISSING)
 
 

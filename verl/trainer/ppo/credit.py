@@ -7,8 +7,10 @@ import torch
 
 def check_shapes(token_level_rewards: torch.Tensor, response_mask: torch.Tensor) -> None:
     if token_level_rewards.dim() != 2 or token_level_rewards.shape != response_mask.shape:
-        raise ValueError(f"token_level_rewards and response_mask must both be (B, T), got "
-                         f"{tuple(token_level_rewards.shape)} and {tuple(response_mask.shape)}")
+        raise ValueError(
+            f"token_level_rewards and response_mask must both be (B, T), got "
+            f"{tuple(token_level_rewards.shape)} and {tuple(response_mask.shape)}"
+        )
 
 
 def rewards_on_sampled_tokens(token_level_rewards: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:

@@ -31,8 +31,10 @@ def kl_penalty_forward(logprob: torch.Tensor, ref_logprob: torch.Tensor, kl_pena
     at most 10, as VeRL does. Raises ``ValueError`` for ``full`` and for an unknown form.
     """
     if kl_penalty in ("full", "full+"):
-        raise ValueError("kl_penalty 'full' sums over the whole vocabulary and needs the logits of both policies; only the "
-                         "log-probabilities of the sampled tokens are kept here: use 'low_var_kl' (k3), the closest in variance")
+        raise ValueError(
+            "kl_penalty 'full' sums over the whole vocabulary and needs the logits of both policies; only the "
+            "log-probabilities of the sampled tokens are kept here: use 'low_var_kl' (k3), the closest in variance"
+        )
     form = _FORMS.get(kl_penalty.removesuffix("+"))
     d = logprob - ref_logprob
     if form == "k1":
@@ -83,8 +85,9 @@ class AdaptiveKLController:
 
     def __init__(self, init_kl_coef: float, target_kl: float, horizon: float):
         if target_kl <= 0 or horizon <= 0:
-            raise ValueError(f"adaptive KL needs target_kl > 0 and horizon > 0, got {target_kl} and {horizon} "
-                             "(algorithm.kl_ctrl)")
+            raise ValueError(
+                f"adaptive KL needs target_kl > 0 and horizon > 0, got {target_kl} and {horizon} (algorithm.kl_ctrl)"
+            )
         self.value, self.target, self.horizon = init_kl_coef, target_kl, horizon
 
     def update(self, current_kl: float, n_steps: int) -> None:
@@ -110,14 +113,16 @@ def get_kl_controller(kl_ctrl: Any) -> FixedKLController | AdaptiveKLController:
     raise ValueError(f"algorithm.kl_ctrl.type is {kind!r}; known: fixed, adaptive")
 
 
-def compute_rewards(token_level_scores: torch.Tensor, old_log_prob: torch.Tensor, ref_log_prob: torch.Tensor,
-                    kl_ratio: float) -> torch.Tensor:
+def compute_rewards(
+    token_level_scores: torch.Tensor, old_log_prob: torch.Tensor, ref_log_prob: torch.Tensor, kl_ratio: float
+) -> torch.Tensor:
     """``scores - kl_ratio * (log pi_old - log pi_ref)``, all (B, T)."""
     return token_level_scores - (old_log_prob - ref_log_prob) * kl_ratio
 
 
-def apply_kl_penalty(data: Any, kl_ctrl: FixedKLController | AdaptiveKLController,
-                     kl_penalty: str = "kl") -> tuple[Any, dict[str, float]]:
+def apply_kl_penalty(
+    data: Any, kl_ctrl: FixedKLController | AdaptiveKLController, kl_penalty: str = "kl"
+) -> tuple[Any, dict[str, float]]:
     """KL in the reward: sets ``data.batch["token_level_rewards"]`` to scores less ``kl_ctrl.value``
     times the KL of each sampled token, and updates the controller with the batch's mean KL.
 

@@ -13,7 +13,10 @@ import numpy as np
 import torch
 
 #: sections of ``timing_raw`` whose time is told per token, and of which tokens
-_PER_TOKEN = {"gen": "response", **dict.fromkeys(("old_log_prob", "ref", "values", "adv", "update_critic", "update_actor"), "all")}
+_PER_TOKEN = {
+    "gen": "response",
+    **dict.fromkeys(("old_log_prob", "ref", "values", "adv", "update_critic", "update_actor"), "all"),
+}
 
 
 def _lengths(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,17 +43,22 @@ def compute_data_metrics(batch: Any, use_critic: bool = True, max_response_lengt
     tensors = batch.batch
     mask = tensors["response_mask"].bool()
     response, total = _lengths(batch)
-    metrics = {**_spread("critic/score", tensors["token_level_scores"].sum(-1)),
-               **_spread("critic/rewards", tensors["token_level_rewards"].sum(-1)),
-               **_spread("critic/advantages", tensors["advantages"][mask]),
-               **_spread("critic/returns", tensors["returns"][mask])}
+    metrics = {
+        **_spread("critic/score", tensors["token_level_scores"].sum(-1)),
+        **_spread("critic/rewards", tensors["token_level_rewards"].sum(-1)),
+        **_spread("critic/advantages", tensors["advantages"][mask]),
+        **_spread("critic/returns", tensors["returns"][mask]),
+    }
     if use_critic:
         values, returns = tensors["values"][mask].double(), tensors["returns"][mask].double()
         metrics |= _spread("critic/values", values)
         if len(returns) > 1:
             metrics["critic/vf_explained_var"] = (1.0 - (returns - values).var() / (returns.var() + 1e-5)).item()
-    metrics |= {**_spread("response_length", response), **_spread("prompt_length", total - response),
-                "response/aborted_ratio": (response == 0).double().mean().item()}
+    metrics |= {
+        **_spread("response_length", response),
+        **_spread("prompt_length", total - response),
+        "response/aborted_ratio": (response == 0).double().mean().item(),
+    }
     if max_response_length is not None:
         metrics["response_length/clip_ratio"] = (response >= max_response_length).double().mean().item()
     turns = getattr(batch, "non_tensor_batch", {}).get("__num_turns__")
@@ -78,8 +86,11 @@ def compute_throughput_metrics(batch: Any, timing_raw: Mapping[str, float], n_gp
     counted = getattr(batch, "meta_info", {}).get("global_token_num")
     tokens = float(np.sum(counted)) if counted is not None else float(_lengths(batch)[1].sum())
     seconds = timing_raw["step"]
-    return {"perf/total_num_tokens": tokens, "perf/time_per_step": seconds,
-            "perf/throughput": tokens / (seconds * n_gpus) if seconds else 0.0}
+    return {
+        "perf/total_num_tokens": tokens,
+        "perf/time_per_step": seconds,
+        "perf/throughput": tokens / (seconds * n_gpus) if seconds else 0.0,
+    }
 
 
 #: the name VeRL's users import

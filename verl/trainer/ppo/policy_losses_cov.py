@@ -43,8 +43,9 @@ def _clipped_by_ppo(log_ratio, advantages, config: Any) -> torch.Tensor:
 
 
 @torch.no_grad()
-def select_clip_cov_tokens(old_log_prob, log_prob, advantages, response_mask, config: Any = None,
-                           generator: torch.Generator | None = None) -> torch.Tensor:
+def select_clip_cov_tokens(
+    old_log_prob, log_prob, advantages, response_mask, config: Any = None, generator: torch.Generator | None = None
+) -> torch.Tensor:
     """Bool (B, T): ``clip_cov_ratio`` (0.0002) of the trained tokens, at least one, drawn at random from
     those with a covariance between ``clip_cov_lb`` (1) and ``clip_cov_ub`` (5) that PPO's clip leaves alone."""
     mask = response_mask.bool()
@@ -60,8 +61,9 @@ def select_clip_cov_tokens(old_log_prob, log_prob, advantages, response_mask, co
 
 
 @torch.no_grad()
-def select_kl_cov_tokens(old_log_prob, log_prob, advantages, response_mask, config: Any = None,
-                         generator: torch.Generator | None = None) -> torch.Tensor:
+def select_kl_cov_tokens(
+    old_log_prob, log_prob, advantages, response_mask, config: Any = None, generator: torch.Generator | None = None
+) -> torch.Tensor:
     """Bool (B, T): the ``kl_cov_ratio`` (0.0002) of the trained tokens, at least one, with the largest
     covariance. Nothing is drawn: ``generator`` is there for :data:`COV_SELECTORS`' common form."""
     mask = response_mask.bool()
@@ -88,19 +90,29 @@ def add_cov_selected(data: Any, config: Any, seed: int | None = None) -> Any:
     select = COV_SELECTORS.get(config_value(config, "policy_loss.loss_mode", "vanilla"))
     if select is None:
         return data
-    key = next((k for k in ("old_log_probs", "rollout_log_probs") if k in data.batch.keys()), None)
+    there = set(data.batch.keys())
+    key = next((k for k in ("old_log_probs", "rollout_log_probs") if k in there), None)
     if key is None:
         raise KeyError("clip_cov and kl_cov choose tokens by old_log_probs or rollout_log_probs; the batch has neither")
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     log_prob = data.batch[key]
-    data.batch["cov_selected"] = select(log_prob, log_prob, data.batch["advantages"], data.batch["response_mask"], config, generator)
+    data.batch["cov_selected"] = select(
+        log_prob, log_prob, data.batch["advantages"], data.batch["response_mask"], config, generator
+    )
     return data
 
 
 @register_policy_loss("clip_cov")
-def compute_policy_loss_clip_cov(old_log_prob, log_prob, advantages, response_mask, loss_agg_mode: str = "token-mean",
-                                 config: Any = None, rollout_is_weights: torch.Tensor | None = None,
-                                 cov_selected: torch.Tensor | None = None) -> LossResult:
+def compute_policy_loss_clip_cov(
+    old_log_prob,
+    log_prob,
+    advantages,
+    response_mask,
+    loss_agg_mode: str = "token-mean",
+    config: Any = None,
+    rollout_is_weights: torch.Tensor | None = None,
+    cov_selected: torch.Tensor | None = None,
+) -> LossResult:
     """Clip-Cov: PPO's clipped surrogate, 0 on the selected tokens. ``pg_clipfrac`` is their share."""
     if cov_selected is None:
         cov_selected = select_clip_cov_tokens(old_log_prob, log_prob, advantages, response_mask, config)
@@ -108,14 +120,23 @@ def compute_policy_loss_clip_cov(old_log_prob, log_prob, advantages, response_ma
     log_ratio = masked_log_ratio(log_prob, old_log_prob, response_mask)
     ratio = log_ratio.exp()
     loss = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - low, 1 + high)) * ~cov_selected
-    return (weighted_agg(loss, response_mask, loss_agg_mode, config, rollout_is_weights),
-            loss_metrics(response_mask, log_ratio, cov_selected))
+    return (
+        weighted_agg(loss, response_mask, loss_agg_mode, config, rollout_is_weights),
+        loss_metrics(response_mask, log_ratio, cov_selected),
+    )
 
 
 @register_policy_loss("kl_cov")
-def compute_policy_loss_kl_cov(old_log_prob, log_prob, advantages, response_mask, loss_agg_mode: str = "token-mean",
-                               config: Any = None, rollout_is_weights: torch.Tensor | None = None,
-                               cov_selected: torch.Tensor | None = None) -> LossResult:
+def compute_policy_loss_kl_cov(
+    old_log_prob,
+    log_prob,
+    advantages,
+    response_mask,
+    loss_agg_mode: str = "token-mean",
+    config: Any = None,
+    rollout_is_weights: torch.Tensor | None = None,
+    cov_selected: torch.Tensor | None = None,
+) -> LossResult:
     """KL-Cov: ``-A r`` without a clip, plus ``ppo_kl_coef`` (1) ``|log r|`` on the selected tokens.
     ``actor/ppo_kl`` is the mean of ``|log r|``."""
     if cov_selected is None:
@@ -123,5 +144,7 @@ def compute_policy_loss_kl_cov(old_log_prob, log_prob, advantages, response_mask
     coef = config_value(config, "policy_loss.ppo_kl_coef", 1.0)
     log_ratio = masked_log_ratio(log_prob, old_log_prob, response_mask)
     loss = -advantages * log_ratio.exp() + coef * log_ratio.abs() * cov_selected
-    return (weighted_agg(loss, response_mask, loss_agg_mode, config, rollout_is_weights),
-            loss_metrics(response_mask, -log_ratio.abs()))
+    return (
+        weighted_agg(loss, response_mask, loss_agg_mode, config, rollout_is_weights),
+        loss_metrics(response_mask, -log_ratio.abs()),
+    )

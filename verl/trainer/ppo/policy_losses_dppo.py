@@ -24,13 +24,16 @@ from verl.trainer.ppo.registry import register_policy_loss
 from verl.utils.torch_functional import masked_fill_zero
 
 
-def _masked_policy_gradient(outside: torch.Tensor, log_prob, log_ratio, advantages, response_mask, mode: str, config: Any,
-                            rollout_is_weights) -> LossResult:
+def _masked_policy_gradient(
+    outside: torch.Tensor, log_prob, log_ratio, advantages, response_mask, mode: str, config: Any, rollout_is_weights
+) -> LossResult:
     cap = config_value(config, "clip_ratio_c", 20.0)
     ratio = log_ratio.exp().detach()
     loss = -advantages * ratio.clamp(max=cap) * log_prob * ~outside
-    return (weighted_agg(loss, response_mask, mode, config, rollout_is_weights),
-            loss_metrics(response_mask, log_ratio, outside, (ratio > cap) & ~outside))
+    return (
+        weighted_agg(loss, response_mask, mode, config, rollout_is_weights),
+        loss_metrics(response_mask, log_ratio, outside, (ratio > cap) & ~outside),
+    )
 
 
 def _probabilities(old_log_prob, log_prob, response_mask):
@@ -39,23 +42,53 @@ def _probabilities(old_log_prob, log_prob, response_mask):
 
 
 @register_policy_loss("dppo_tv")
-def compute_policy_loss_dppo_tv(old_log_prob, log_prob, advantages, response_mask, loss_agg_mode: str = "token-mean",
-                                config: Any = None, rollout_is_weights: torch.Tensor | None = None) -> LossResult:
+def compute_policy_loss_dppo_tv(
+    old_log_prob,
+    log_prob,
+    advantages,
+    response_mask,
+    loss_agg_mode: str = "token-mean",
+    config: Any = None,
+    rollout_is_weights: torch.Tensor | None = None,
+) -> LossResult:
     """DPPO with the binary total variation; see the module docstring."""
     low, high = clip_range(config)
     log_p, _, p, q = _probabilities(old_log_prob, log_prob, response_mask)
     outside = torch.where(advantages > 0, p - q > high, p - q < -low)
-    return _masked_policy_gradient(outside, log_p, masked_log_ratio(log_prob, old_log_prob, response_mask), advantages,
-                                   response_mask, loss_agg_mode, config, rollout_is_weights)
+    return _masked_policy_gradient(
+        outside,
+        log_p,
+        masked_log_ratio(log_prob, old_log_prob, response_mask),
+        advantages,
+        response_mask,
+        loss_agg_mode,
+        config,
+        rollout_is_weights,
+    )
 
 
 @register_policy_loss("dppo_kl")
-def compute_policy_loss_dppo_kl(old_log_prob, log_prob, advantages, response_mask, loss_agg_mode: str = "token-mean",
-                                config: Any = None, rollout_is_weights: torch.Tensor | None = None) -> LossResult:
+def compute_policy_loss_dppo_kl(
+    old_log_prob,
+    log_prob,
+    advantages,
+    response_mask,
+    loss_agg_mode: str = "token-mean",
+    config: Any = None,
+    rollout_is_weights: torch.Tensor | None = None,
+) -> LossResult:
     """DPPO with the binary KL; see the module docstring."""
     low, high = clip_range(config)
     log_p, log_q, p, q = _probabilities(old_log_prob, log_prob, response_mask)
     kl = q * (log_q - log_p.detach()) + (1 - q) * ((1 - q + 1e-8) / (1 - p + 1e-8)).log()
     outside = torch.where(advantages > 0, (kl > high) & (p > q), (kl > low) & (p < q))
-    return _masked_policy_gradient(outside, log_p, masked_log_ratio(log_prob, old_log_prob, response_mask), advantages,
-                                   response_mask, loss_agg_mode, config, rollout_is_weights)
+    return _masked_policy_gradient(
+        outside,
+        log_p,
+        masked_log_ratio(log_prob, old_log_prob, response_mask),
+        advantages,
+        response_mask,
+        loss_agg_mode,
+        config,
+        rollout_is_weights,
+    )

@@ -26,12 +26,19 @@ def _say_fixed_mode(loss: str, given: str) -> None:
 
 
 @register_policy_loss("gspo")
-def compute_policy_loss_gspo(old_log_prob, log_prob, advantages, response_mask, loss_agg_mode: str = SEQ_MODE,
-                             config: Any = None, rollout_is_weights: torch.Tensor | None = None) -> LossResult:
+def compute_policy_loss_gspo(
+    old_log_prob,
+    log_prob,
+    advantages,
+    response_mask,
+    loss_agg_mode: str = SEQ_MODE,
+    config: Any = None,
+    rollout_is_weights: torch.Tensor | None = None,
+) -> LossResult:
     """GSPO (arXiv:2507.18071), token form: one ratio a sequence, the geometric mean of its tokens' ::
 
-        s_i = exp(mean_t log r_it)     s_it = sg(s_i) pi_it / sg(pi_it)
-        L   = max(-A s_it, -A clip(s_it, 1 - clip_ratio_low, 1 + clip_ratio_high))
+    s_i = exp(mean_t log r_it)     s_it = sg(s_i) pi_it / sg(pi_it)
+    L   = max(-A s_it, -A clip(s_it, 1 - clip_ratio_low, 1 + clip_ratio_high))
     """
     _say_fixed_mode("gspo", loss_agg_mode)
     low, high = clip_range(config)
@@ -41,16 +48,25 @@ def compute_policy_loss_gspo(old_log_prob, log_prob, advantages, response_mask, 
     ratio = (log_prob - log_prob.detach() + mean.detach().unsqueeze(-1)).clamp(max=10.0).exp()
     surrogate, bounded = -advantages * ratio, -advantages * ratio.clamp(1 - low, 1 + high)
     loss = torch.maximum(surrogate, bounded)
-    return (weighted_agg(loss, response_mask, SEQ_MODE, config, rollout_is_weights),
-            loss_metrics(response_mask, log_ratio, bounded > surrogate))
+    return (
+        weighted_agg(loss, response_mask, SEQ_MODE, config, rollout_is_weights),
+        loss_metrics(response_mask, log_ratio, bounded > surrogate),
+    )
 
 
 @register_policy_loss("sapo")
-def compute_policy_loss_sapo(old_log_prob, log_prob, advantages, response_mask, loss_agg_mode: str = SEQ_MODE,
-                             config: Any = None, rollout_is_weights: torch.Tensor | None = None) -> LossResult:
+def compute_policy_loss_sapo(
+    old_log_prob,
+    log_prob,
+    advantages,
+    response_mask,
+    loss_agg_mode: str = SEQ_MODE,
+    config: Any = None,
+    rollout_is_weights: torch.Tensor | None = None,
+) -> LossResult:
     """SAPO (arXiv:2511.20347): a soft gate in place of the clip, narrower for negative advantages::
 
-        L = -A (4 / tau) sigmoid(tau (r - 1)),  tau = tau_pos (1.0) where A > 0, else tau_neg (1.05)
+    L = -A (4 / tau) sigmoid(tau (r - 1)),  tau = tau_pos (1.0) where A > 0, else tau_neg (1.05)
     """
     _say_fixed_mode("sapo", loss_agg_mode)
     tau_pos, tau_neg = config_value(config, "tau_pos", 1.0), config_value(config, "tau_neg", 1.05)
@@ -59,13 +75,22 @@ def compute_policy_loss_sapo(old_log_prob, log_prob, advantages, response_mask, 
     log_ratio = masked_log_ratio(log_prob, old_log_prob, response_mask)
     tau = torch.full_like(log_ratio, tau_neg).masked_fill(advantages > 0, tau_pos)
     gate = torch.sigmoid(tau * (log_ratio.exp() - 1.0)) * (4.0 / tau)
-    return (weighted_agg(-gate * advantages, response_mask, SEQ_MODE, config, rollout_is_weights),
-            loss_metrics(response_mask, log_ratio))
+    return (
+        weighted_agg(-gate * advantages, response_mask, SEQ_MODE, config, rollout_is_weights),
+        loss_metrics(response_mask, log_ratio),
+    )
 
 
 @register_policy_loss("geo_mean")
-def compute_policy_loss_geo_mean(old_log_prob, log_prob, advantages, response_mask, loss_agg_mode: str = SEQ_MODE,
-                                 config: Any = None, rollout_is_weights: torch.Tensor | None = None) -> LossResult:
+def compute_policy_loss_geo_mean(
+    old_log_prob,
+    log_prob,
+    advantages,
+    response_mask,
+    loss_agg_mode: str = SEQ_MODE,
+    config: Any = None,
+    rollout_is_weights: torch.Tensor | None = None,
+) -> LossResult:
     """GMPO (arXiv:2507.20673): PPO's surrogate with the geometric mean over a sequence's tokens, clipped
     in the log ratio of each token (on the side the advantage pushes to)::
 
@@ -85,5 +110,7 @@ def compute_policy_loss_geo_mean(old_log_prob, log_prob, advantages, response_ma
     if rollout_is_weights is not None:
         loss = loss * (masked_sum(rollout_is_weights.clamp(min=1e-10).log(), response_mask, -1) / count).exp()
     clipped = log_ratio != bounded
-    return (agg_seq_loss(loss, response_mask, **batch_info(config)),
-            loss_metrics(response_mask, log_ratio, clipped & (advantages > 0), clipped & (advantages < 0)))
+    return (
+        agg_seq_loss(loss, response_mask, **batch_info(config)),
+        loss_metrics(response_mask, log_ratio, clipped & (advantages > 0), clipped & (advantages < 0)),
+    )

@@ -37,9 +37,13 @@ def _ratios(log_ratio: torch.Tensor, mask: torch.Tensor, level: str) -> torch.Te
 
 
 @torch.no_grad()
-def compute_rollout_correction_weights(log_ratio: torch.Tensor, response_mask: torch.Tensor, rollout_is: str = "token",
-                                       rollout_is_threshold: float = 2.0,
-                                       rollout_is_batch_normalize: bool = False) -> tuple[torch.Tensor, dict[str, float]]:
+def compute_rollout_correction_weights(
+    log_ratio: torch.Tensor,
+    response_mask: torch.Tensor,
+    rollout_is: str = "token",
+    rollout_is_threshold: float = 2.0,
+    rollout_is_batch_normalize: bool = False,
+) -> tuple[torch.Tensor, dict[str, float]]:
     """Truncated weights (B, T) of ``log_ratio`` (B, T), 0 outside the mask, and their metrics.
 
     ``rollout_is``: token or sequence. ``rollout_is_batch_normalize`` divides by their mean (over tokens,
@@ -68,9 +72,13 @@ def compute_rollout_correction_weights(log_ratio: torch.Tensor, response_mask: t
 
 
 @torch.no_grad()
-def compute_rollout_rejection_mask(log_ratio: torch.Tensor, response_mask: torch.Tensor, rollout_rs: str = "token",
-                                   rollout_rs_threshold: float | None = 2.0,
-                                   rollout_rs_threshold_lower: float | None = None) -> tuple[torch.Tensor, dict[str, float]]:
+def compute_rollout_rejection_mask(
+    log_ratio: torch.Tensor,
+    response_mask: torch.Tensor,
+    rollout_rs: str = "token",
+    rollout_rs_threshold: float | None = 2.0,
+    rollout_rs_threshold_lower: float | None = None,
+) -> tuple[torch.Tensor, dict[str, float]]:
     """``response_mask`` without what has a ratio outside ``[lower, upper]`` (lower: 1 / upper), and metrics.
 
     ``rollout_rs``: token rejects tokens, sequence and geometric whole sequences. Raises ``ValueError`` for
@@ -97,8 +105,9 @@ def compute_rollout_rejection_mask(log_ratio: torch.Tensor, response_mask: torch
 
 
 @torch.no_grad()
-def compute_offpolicy_metrics(old_log_prob: torch.Tensor, rollout_log_prob: torch.Tensor,
-                              response_mask: torch.Tensor) -> dict[str, float]:
+def compute_offpolicy_metrics(
+    old_log_prob: torch.Tensor, rollout_log_prob: torch.Tensor, response_mask: torch.Tensor
+) -> dict[str, float]:
     """How far trainer and engine are apart: mean and worst difference of log-probability, ``kl`` of the
     rollout policy from the trainer's (k1) and ``k3_kl``, perplexities of both."""
     mask = response_mask.bool()
@@ -115,9 +124,15 @@ def compute_offpolicy_metrics(old_log_prob: torch.Tensor, rollout_log_prob: torc
 
 
 def compute_rollout_correction_and_rejection_mask(
-    old_log_prob: torch.Tensor, rollout_log_prob: torch.Tensor, response_mask: torch.Tensor,
-    rollout_is: str | None = None, rollout_is_threshold: float = 2.0, rollout_is_batch_normalize: bool = False,
-    rollout_rs: str | None = None, rollout_rs_threshold: float | None = 2.0, rollout_rs_threshold_lower: float | None = None,
+    old_log_prob: torch.Tensor,
+    rollout_log_prob: torch.Tensor,
+    response_mask: torch.Tensor,
+    rollout_is: str | None = None,
+    rollout_is_threshold: float = 2.0,
+    rollout_is_batch_normalize: bool = False,
+    rollout_rs: str | None = None,
+    rollout_rs_threshold: float | None = 2.0,
+    rollout_rs_threshold_lower: float | None = None,
 ) -> tuple[torch.Tensor | None, torch.Tensor, dict[str, float]]:
     """Weights (B, T) or None, the mask to train with, and metrics under ``rollout_corr/``; inputs (B, T).
 
@@ -128,12 +143,16 @@ def compute_rollout_correction_and_rejection_mask(
     metrics = compute_offpolicy_metrics(old_log_prob, rollout_log_prob, response_mask)
     weights, mask = None, response_mask
     if rollout_rs is not None:
-        mask, found = compute_rollout_rejection_mask(log_ratio, mask, rollout_rs, rollout_rs_threshold, rollout_rs_threshold_lower)
+        mask, found = compute_rollout_rejection_mask(
+            log_ratio, mask, rollout_rs, rollout_rs_threshold, rollout_rs_threshold_lower
+        )
         metrics |= found
     if rollout_is is not None:
         # a sequence's ratio is that of all its tokens, rejected ones included: they were sampled too
         of = response_mask if rollout_is == "sequence" else mask
-        weights, found = compute_rollout_correction_weights(log_ratio, of, rollout_is, rollout_is_threshold, rollout_is_batch_normalize)
+        weights, found = compute_rollout_correction_weights(
+            log_ratio, of, rollout_is, rollout_is_threshold, rollout_is_batch_normalize
+        )
         weights = masked_fill_zero(weights, mask)
         metrics |= found
     return weights, mask, {f"rollout_corr/{key}": value for key, value in metrics.items()}
@@ -145,11 +164,18 @@ def compute_rollout_correction_and_add_to_batch(data: Any, rollout_corr_config: 
 
     A row can lose all its tokens; it stays in the batch and counts as no sequence.
     """
-    keys = ("rollout_is", "rollout_is_threshold", "rollout_is_batch_normalize", "rollout_rs", "rollout_rs_threshold",
-            "rollout_rs_threshold_lower")
+    keys = (
+        "rollout_is",
+        "rollout_is_threshold",
+        "rollout_is_batch_normalize",
+        "rollout_rs",
+        "rollout_rs_threshold",
+        "rollout_rs_threshold_lower",
+    )
     given = {key: value for key in keys if (value := config_value(rollout_corr_config, key)) is not None}
     weights, mask, metrics = compute_rollout_correction_and_rejection_mask(
-        data.batch["old_log_probs"], data.batch["rollout_log_probs"], data.batch["response_mask"], **given)
+        data.batch["old_log_probs"], data.batch["rollout_log_probs"], data.batch["response_mask"], **given
+    )
     if weights is not None:
         data.batch["rollout_is_weights"] = weights
     data.batch["response_mask"] = mask

@@ -11,9 +11,15 @@ from verl.trainer.ppo.aggregation import agg_loss
 from verl.utils.torch_functional import clip_by_value, entropy_from_logits, masked_mean
 
 
-def compute_value_loss(vpreds: torch.Tensor, returns: torch.Tensor, values: torch.Tensor, response_mask: torch.Tensor,
-                       cliprange_value: float, loss_agg_mode: str = "token-mean",
-                       global_batch_info: Mapping[str, Any] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def compute_value_loss(
+    vpreds: torch.Tensor,
+    returns: torch.Tensor,
+    values: torch.Tensor,
+    response_mask: torch.Tensor,
+    cliprange_value: float,
+    loss_agg_mode: str = "token-mean",
+    global_batch_info: Mapping[str, Any] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Clipped value loss (PPO, as in OpenAI's baselines), ``values`` being those of the rollout::
 
         L = 1/2 max((v - R)^2, (clip(v, values - eps, values + eps) - R)^2)
@@ -27,7 +33,11 @@ def compute_value_loss(vpreds: torch.Tensor, returns: torch.Tensor, values: torc
     return vf_loss, masked_mean((loss_clipped > loss).float(), response_mask)
 
 
-def compute_entropy_loss(logits: torch.Tensor, response_mask: torch.Tensor, loss_agg_mode: str = "token-mean",
-                         global_batch_info: Mapping[str, Any] | None = None) -> torch.Tensor:
+def compute_entropy_loss(
+    logits: torch.Tensor,
+    response_mask: torch.Tensor,
+    loss_agg_mode: str = "token-mean",
+    global_batch_info: Mapping[str, Any] | None = None,
+) -> torch.Tensor:
     """Aggregated entropy of ``softmax(logits)``, logits (B, T, V); subtract it, times a coefficient."""
     return agg_loss(entropy_from_logits(logits), response_mask, loss_agg_mode, **(global_batch_info or {}))
