@@ -66,7 +66,9 @@ def run() -> list[dict]:
 
 
 def _save_model(folder: str, shape: dict) -> str:
-    config = Qwen2Config(**shape, num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=1024, tie_word_embeddings=True)
+    config = Qwen2Config(
+        **shape, num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=1024, tie_word_embeddings=True
+    )
     Qwen2ForCausalLM(config).save_pretrained(folder)
     words = Tokenizer(WordLevel({f"w{index}": index for index in range(shape["vocab_size"])}, unk_token="w0"))
     PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1", pad_token="w0").save_pretrained(folder)

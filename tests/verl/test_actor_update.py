@@ -39,7 +39,13 @@ def bare_update(path: str) -> tuple[list[dict], dict]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.01, fused=False, foreach=False)
     reports = []
     for batch in batches(path):
-        report = {"actor/pg_loss": 0.0, "actor/kl_loss": 0.0, "actor/entropy": 0.0, "actor/grad_norm": 0.0, "actor/pg_clipfrac": 0.0}
+        report = {
+            "actor/pg_loss": 0.0,
+            "actor/kl_loss": 0.0,
+            "actor/entropy": 0.0,
+            "actor/grad_norm": 0.0,
+            "actor/pg_clipfrac": 0.0,
+        }
         for mini in range(MINI_BATCHES):
             rows = torch.arange(ROWS) % MINI_BATCHES == mini
             part = {name: tensor[rows] for name, tensor in batch.items()}

@@ -6,7 +6,14 @@ import torch
 from hypothesis import given, settings
 
 from verl.utils.attention import resolve_attention, torch_varlen_attention
-from verl.workers.micro_batch import BatchLimits, check_right_padded, empty_micro_batch, make_micro_batch, needed_lengths, split_rows
+from verl.workers.micro_batch import (
+    BatchLimits,
+    check_right_padded,
+    empty_micro_batch,
+    make_micro_batch,
+    needed_lengths,
+    split_rows,
+)
 
 CPU = torch.device("cpu")
 FORMS = [BatchLimits(), BatchLimits(packed=True), BatchLimits(share_prompts=True)]
@@ -60,7 +67,9 @@ def test_a_shared_prompt_stands_once_and_there_is_no_padding():
 
 def test_a_row_above_the_budget_is_refused():
     with pytest.raises(ValueError, match="ppo_max_token_len_per_gpu"):
-        split_rows(torch.ones(1, 9, dtype=torch.long), torch.ones(1, 8, dtype=torch.bool), [0], BatchLimits(8 - 1, share_prompts=True))
+        split_rows(
+            torch.ones(1, 9, dtype=torch.long), torch.ones(1, 8, dtype=torch.bool), [0], BatchLimits(8 - 1, share_prompts=True)
+        )
 
 
 @pytest.mark.parametrize("limits", FORMS)

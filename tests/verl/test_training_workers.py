@@ -1,4 +1,4 @@
-"""Log-probabilities, weights for the engine, LoRA, reference and critic of the training workers, against transformers and peft."""
+"""Log-probabilities, exported weights, LoRA, reference and critic of the training workers, against transformers and peft."""
 
 import copy
 
@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 from verl.workers.fsdp_workers import ActorRolloutRefWorker, CriticWorker
 
 PACKED = {"model.use_remove_padding": True, "model.override_config": {"attn_implementation": "torch_varlen"}}
+BFLOAT16 = {"actor.fsdp_config.mixed_precision": {"param_dtype": "bf16", "reduce_dtype": "fp32"}}
 SHARED = {"actor.use_prefix_grouper": True}
 
 
@@ -45,7 +46,10 @@ def log_probs_and_weights(rank: int, path: str, dealing, ways: list[dict]):
         found = worker.compute_log_prob(share).batch
         reference = worker.compute_ref_log_prob(share).batch["ref_log_prob"]
         results.append(
-            ({"log": found["old_log_probs"].numpy(), "entropy": found["entropys"].numpy(), "ref": reference.numpy()}, numpy_weights(worker))
+            (
+                {"log": found["old_log_probs"].numpy(), "entropy": found["entropys"].numpy(), "ref": reference.numpy()},
+                numpy_weights(worker),
+            )
         )
     return results
 
@@ -55,7 +59,12 @@ def test_log_probs_and_exported_weights_are_those_of_transformers(model_path):
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32, attn_implementation="eager").eval()
     log_prob, entropy = transformers_log_probs(model, batch)
     budget = {"rollout.log_prob_use_dynamic_bsz": True, "rollout.log_prob_max_token_len_per_gpu": 60}
-    for rank, results in enumerate(run_ranks(log_probs_and_weights, 2, model_path, dealing, [{}, PACKED, budget, SHARED])):
+    ways = [{}, PACKED, budget, SHARED, BFLOAT16]
+    for rank, results in enumerate(run_ranks(log_probs_and_weights, 2, model_path, dealing, ways)):
+        (rough, half_weights), results = results[-1], results[:-1]
+        assert 0 < np.abs(rough["log"] - log_prob[dealing[rank]].numpy()).mean() < 0.05  # computed in bfloat16 ...
+        for name, weight in results[0][1].items():
+            np.testing.assert_array_equal(half_weights[name], weight)  # ... over float32 weights
         for found, weights in results:
             np.testing.assert_allclose(found["log"], log_prob[dealing[rank]], atol=2e-5)
             np.testing.assert_allclose(found["entropy"], entropy[dealing[rank]], atol=2e-5)
@@ -73,15 +82,22 @@ def lora_steps(rank: int, path: str, dealing):
     batch = game_batch()
     batch["rollout_log_probs"] = torch.zeros_like(batch["advantages"])
     share = to_share(batch, dealing[rank], [0] * 9, 1)
-    metrics = [worker.update_actor(share).meta_info["metrics"] for _ in range(2)]
+    metrics = [worker.update_actor(share).meta_info["metrics"]]
     reference = worker.compute_ref_log_prob(share).batch["ref_log_prob"]
+    metrics.append(worker.update_actor(share).meta_info["metrics"])
     policy = worker.compute_log_prob(share).batch["old_log_probs"]
     adapters = {}
     worker.trained.module.reshard()
     for name, parameter in worker.trained.module.named_parameters():
         if parameter.requires_grad:
             adapters[name] = parameter.full_tensor().detach().numpy()
-    return {"metrics": metrics, "ref": reference.numpy(), "log": policy.numpy(), "adapters": adapters, "weights": numpy_weights(worker)}
+    return {
+        "metrics": metrics,
+        "ref": reference.numpy(),
+        "log": policy.numpy(),
+        "adapters": adapters,
+        "weights": numpy_weights(worker),
+    }
 
 
 def test_lora_trains_adapters_alone_and_hands_over_merged_weights(untied_path):
@@ -137,9 +153,16 @@ def critic_steps(rank: int, path: str, dealing):
     adapted.init_model()
     frozen = {name: p.full_tensor().clone() for name, p in adapted.trained.module.named_parameters() if not p.requires_grad}
     adapted.update_critic(share)
-    moved = [name for name, p in adapted.trained.module.named_parameters() if name in frozen and not p.full_tensor().equal(frozen[name])]
-    trained = sorted(name for name, p in adapted.trained.module.named_parameters() if p.requires_grad)
-    return {"moved": moved, "trained": trained, "before": before.numpy(), "after": worker.compute_values(share).batch["values"].numpy(), "metrics": metrics}
+    now = dict(adapted.trained.module.named_parameters())
+    moved = [name for name, weight in frozen.items() if not now[name].full_tensor().equal(weight)]
+    trained = sorted(name for name, p in now.items() if p.requires_grad)
+    return {
+        "moved": moved,
+        "trained": trained,
+        "before": before.numpy(),
+        "after": worker.compute_values(share).batch["values"].numpy(),
+        "metrics": metrics,
+    }
 
 
 def test_critic_agrees_with_a_bare_value_model(untied_path):
@@ -165,7 +188,8 @@ def test_critic_agrees_with_a_bare_value_model(untied_path):
     for rank, result in enumerate(run_ranks(critic_steps, 2, untied_path, dealing)):
         assert np.abs(result["before"]).max() == 0
         assert result["moved"] == [] and sum("lora_" in name for name in result["trained"]) == 2 * 2 * 7
-        assert [name for name in result["trained"] if "lora_" not in name] == ["base_model.model.score.bias", "base_model.model.score.weight"]
+        whole = [name.removeprefix("base_model.model.") for name in result["trained"] if "lora_" not in name]
+        assert whole == ["score.bias", "score.weight"]
         assert result["metrics"]["critic/vf_loss"] == pytest.approx(sum(losses) / 2, rel=1e-4)
         assert result["metrics"]["critic/grad_norm"] == pytest.approx(sum(norms) / 2, rel=1e-4)
         np.testing.assert_allclose(result["after"], after[dealing[rank]], atol=1e-4)

@@ -7,7 +7,7 @@ import torch.distributed as dist
 
 
 def get_device_name() -> str:
-    """"cuda" where a GPU is visible to this process, otherwise "cpu"."""
+    """ "cuda" where a GPU is visible to this process, otherwise "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -25,7 +25,7 @@ def init_process_group(rank: int, world_size: int) -> None:
         return
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
-        raise RuntimeError(f"cannot join the process group: {' and '.join(missing)} not set (a WorkerGroup or torchrun sets them)")
+        raise RuntimeError(f"cannot join the process group: {' and '.join(missing)} not set (a WorkerGroup sets them)")
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
         dist.init_process_group("cpu:gloo,cuda:nccl", rank=rank, world_size=world_size, device_id=compute_device())

@@ -4,7 +4,8 @@ Parameter names are those of `peft.get_peft_model` (and so of VeRL's checkpoints
 `base_model.model.<hf name>.base_layer.weight`, `base_model.model.<hf name>.lora_A.default.weight`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +83,22 @@ def _without_head(exclude_modules: str | list[str] | None) -> str | list[str]:
     if isinstance(exclude_modules, str):
         return rf"{exclude_modules}|(.*\.)?({'|'.join(VALUE_HEADS)})"
     return [*(exclude_modules or ()), *VALUE_HEADS]
+
+
+@contextmanager
+def adapters_off(model: PeftModel) -> Iterator[None]:
+    """The frozen base alone, for a forward without gradients: the reference policy that takes no memory.
+
+    Unlike peft's `disable_adapter` it leaves `requires_grad` alone, which FSDP keeps on sharded and gathered copies apart.
+    """
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False
 
 
 def is_lora(model: nn.Module) -> bool:

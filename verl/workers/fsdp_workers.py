@@ -12,6 +12,7 @@ from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils.checkpoint import rng_state
 from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
 from verl.utils.device import init_process_group
+from verl.utils.lora import adapters_off
 from verl.utils.tokenizer import hf_tokenizer
 from verl.workers.actor import DataParallelPPOActor
 from verl.workers.critic import DataParallelPPOCritic
@@ -55,7 +56,7 @@ class _TrainingWorker(Worker):
             ValueError: `hdfs_path` or `max_ckpt_to_keep` is given: VeRL's workers copy and rotate, here the driver rotates.
         """
         if hdfs_path is not None or max_ckpt_to_keep is not None:
-            raise ValueError("save_checkpoint: hdfs_path and max_ckpt_to_keep must be None; CheckpointDir keeps and removes checkpoints")
+            raise ValueError("save_checkpoint takes no hdfs_path and no max_ckpt_to_keep: CheckpointDir keeps and removes")
         self.trained.load(optimizer=True)
         self.checkpoint_manager.save_checkpoint(local_path, global_step)
         self.trained.offload()
@@ -141,7 +142,7 @@ class ActorRolloutRefWorker(_TrainingWorker):
             self._reference.offload()
         else:
             self.trained.load()
-            with self.trained.module.disable_adapter():
+            with adapters_off(self.trained.module):
                 log_probs, _ = self.actor.compute_log_prob(data)
             self.trained.offload()
         return DataProto.from_dict(tensors={"ref_log_prob": log_probs})

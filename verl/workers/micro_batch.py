@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.distributed as dist
 
+from verl.protocol import DataProto
 from verl.utils.seqlen_balancing import length_sorted_micro_batches
 from verl.workers.prefix_sharing import PromptGroup, attention_arguments, lay_out, prompt_groups, split_by_prompt
 
@@ -150,6 +151,18 @@ def most_over_ranks(counts: Sequence[int], device: torch.device) -> list[int]:
     tensor = torch.tensor(counts, dtype=torch.long, device=device)
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return tensor.tolist()
+
+
+def selected_positions(data: DataProto) -> torch.Tensor:
+    """Where values are computed, (B, T-1) bool: `response_mask`, or every real token after the first where there is none.
+
+    Raises:
+        ValueError: the batch is not right padded.
+    """
+    mask = data.batch["attention_mask"]
+    check_right_padded(mask)
+    keys = data.batch.keys()
+    return (data.batch["response_mask"] if "response_mask" in keys else mask[:, 1:]).bool()
 
 
 def check_right_padded(attention_mask: torch.Tensor) -> None:

@@ -18,10 +18,10 @@ from verl.utils.fsdp_utils import accumulate_gradients, clip_grad_norm
 from verl.workers.micro_batch import (
     BatchLimits,
     MicroBatch,
-    check_right_padded,
     empty_micro_batch,
     make_micro_batch,
     most_over_ranks,
+    selected_positions,
     split_rows,
 )
 
@@ -89,9 +89,8 @@ def plan_mini_batches(data: DataProto, limits: BatchLimits, device: torch.device
         data: `response_mask` (B, T-1); `mini_batch` (B,) int, which mini-batch a row belongs to (all rows one where absent);
             `meta_info["num_mini_batches"]`, where a rank may lack rows of the last.
     """
-    mask = data.batch["response_mask"].bool()
-    check_right_padded(data.batch["attention_mask"])
-    if "mini_batch" in data.batch.keys():
+    mask, keys = selected_positions(data), data.batch.keys()
+    if "mini_batch" in keys:
         belongs = data.batch["mini_batch"].long()
     elif "mini_batch" in data.non_tensor_batch:
         belongs = torch.as_tensor(data.non_tensor_batch["mini_batch"].astype("int64"))

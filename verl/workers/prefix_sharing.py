@@ -45,7 +45,9 @@ def prompt_groups(input_ids: torch.Tensor, selected: torch.Tensor, rows: Sequenc
     return list(found.values())
 
 
-def split_by_prompt(groups: list[PromptGroup], lengths: Sequence[int], max_tokens: int | None, max_rows: int | None) -> list[list[int]]:
+def split_by_prompt(
+    groups: list[PromptGroup], lengths: Sequence[int], max_tokens: int | None, max_rows: int | None
+) -> list[list[int]]:
     """Rows in micro-batches of at most `max_tokens` tokens (each prompt counted once a micro-batch), or at most `max_rows` rows.
 
     Raises:

@@ -100,9 +100,7 @@ def build_sharded_model(
     )
     hf_config = load_model_config(model_config.path, overrides, trust, key)
     build = {"causal_lm": build_causal_lm, "value": build_value_model}[kind]
-    model = build(
-        model_config.path, hf_config, attn_implementation=attention, meta=dist.get_rank() != 0, trust_remote_code=trust
-    )
+    model = build(model_config.path, hf_config, attn_implementation=attention, meta=dist.get_rank() != 0, trust_remote_code=trust)
     model.to(to_dtype(fsdp_config.get("model_dtype") or "fp32"))
     if model_config.get("enable_gradient_checkpointing", False):
         model.gradient_checkpointing_enable({"use_reentrant": False})

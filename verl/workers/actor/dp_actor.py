@@ -8,7 +8,7 @@ from torch import nn
 from verl.protocol import DataProto
 from verl.trainer.ppo.core_algos import agg_loss, get_policy_loss_fn, kl_penalty, with_batch_info
 from verl.utils.device import compute_device
-from verl.workers.micro_batch import BatchLimits, MicroBatch, check_right_padded
+from verl.workers.micro_batch import BatchLimits, MicroBatch, selected_positions
 from verl.workers.mini_batches import MiniBatch, UpdateMetrics, run_forward, run_update
 from verl.workers.token_forward import bind_log_prob_forward
 
@@ -39,9 +39,7 @@ class DataParallelPPOActor:
         self.device = compute_device()
         bind_log_prob_forward(actor_module)
 
-    def compute_log_prob(
-        self, data: DataProto, calculate_entropy: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def compute_log_prob(self, data: DataProto, calculate_entropy: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Log-probabilities of the sampled tokens and, if asked, the entropy of the distributions they came from.
 
         Args:
@@ -51,9 +49,7 @@ class DataParallelPPOActor:
         Returns:
             log_probs (B, T-1) and entropys (B, T-1) or None: float32 on the CPU, in nats, 0 where not computed.
         """
-        input_ids, mask = data.batch["input_ids"], data.batch["attention_mask"]
-        check_right_padded(mask)
-        selected = (data.batch["response_mask"] if "response_mask" in data.batch.keys() else mask[:, 1:]).bool()
+        input_ids, selected = data.batch["input_ids"], selected_positions(data)
         temperature = float(data.meta_info.get("temperature", 1.0))
 
         def forward(micro: MicroBatch):
@@ -84,7 +80,8 @@ class DataParallelPPOActor:
         config = self.config
         epochs = int(data.meta_info.get("ppo_epochs", config.get("ppo_epochs", 1)))
         minis = data.meta_info.get("num_mini_batches", 1)
-        if "old_log_probs" not in data.batch.keys() and epochs * minis > 1:
+        keys = data.batch.keys()
+        if "old_log_probs" not in keys and epochs * minis > 1:
             raise ValueError(
                 f"old_log_probs is absent, but {minis} mini-batches x {epochs} epochs are not exactly on-policy: "
                 "compute them first (compute_log_prob), or use one mini-batch and actor.ppo_epochs=1"
@@ -96,7 +93,8 @@ class DataParallelPPOActor:
             log_probs, entropy = self._token_log_probs(micro, temperature, with_entropy=True)
             if len(micro.rows) == 0:
                 return log_probs.sum() * 0.0
-            return self._loss(data, micro, mini, micro.to_matrix(log_probs), micro.to_matrix(entropy), policy_loss, metrics, is_first)
+            matrices = micro.to_matrix(log_probs), micro.to_matrix(entropy)
+            return self._loss(data, micro, mini, *matrices, policy_loss, metrics, is_first)
 
         return run_update(
             self.actor_module,
@@ -118,7 +116,7 @@ class DataParallelPPOActor:
 
     def _loss(self, data, micro, mini, log_prob, entropy, policy_loss, metrics, is_first) -> torch.Tensor:
         """This micro-batch's share of the mini-batch's loss; its shares of the metrics go to `metrics`."""
-        config, batch = self.config, data.batch
+        config, batch, keys = self.config, data.batch, data.batch.keys()
         mode = config.get("loss_agg_mode", "token-mean")
         mask = micro.take(batch["response_mask"]).bool()
         counts = {
@@ -129,9 +127,9 @@ class DataParallelPPOActor:
             "loss_scale_factor": config.get("loss_scale_factor") or batch["response_mask"].shape[1],
         }
         # chosen in the whole batch of the step (add_cov_selected) for the losses that rank tokens
-        chosen = {"cov_selected": micro.take(batch["cov_selected"])} if "cov_selected" in batch.keys() else {}
+        chosen = {"cov_selected": micro.take(batch["cov_selected"])} if "cov_selected" in keys else {}
         token_share = int(mask.sum()) / mini.tokens
-        has_old = "old_log_probs" in batch.keys()
+        has_old = "old_log_probs" in keys
         old_log_prob = micro.take(batch["old_log_probs"]) if has_old else log_prob.detach()
         loss, loss_metrics = policy_loss(
             old_log_prob=old_log_prob,
@@ -140,7 +138,7 @@ class DataParallelPPOActor:
             response_mask=mask,
             loss_agg_mode=mode,
             config=with_batch_info(config, **counts),
-            rollout_is_weights=micro.take(batch["rollout_is_weights"]) if "rollout_is_weights" in batch.keys() else None,
+            rollout_is_weights=micro.take(batch["rollout_is_weights"]) if "rollout_is_weights" in keys else None,
             **chosen,
         )
         metrics.share("actor/pg_loss", loss.detach())
@@ -154,7 +152,7 @@ class DataParallelPPOActor:
             kl_loss = agg_loss(kl, mask, mode, **counts)
             loss = loss + config.get("kl_loss_coef", 0.001) * kl_loss
             metrics.share("actor/kl_loss", kl_loss.detach())
-        if is_first and not has_old and "rollout_log_probs" in batch.keys():
+        if is_first and not has_old and "rollout_log_probs" in keys:
             gap = (log_prob.detach() - micro.take(batch["rollout_log_probs"])).abs()[mask]
             metrics.maximum("rollout/logprob_diff_max", gap.max())
             metrics.total("rollout/logprob_diff_mean", gap.sum() / mini.tokens)
@@ -163,10 +161,13 @@ class DataParallelPPOActor:
     def _update_limits(self) -> BatchLimits:
         config = self.config
         if config.get("use_dynamic_bsz", False):
-            return BatchLimits(max_tokens=int(config.get("ppo_max_token_len_per_gpu", 16384)), packed=self.packed, share_prompts=self.share_prompts)
-        return BatchLimits(max_rows=config.get("ppo_micro_batch_size_per_gpu"), packed=self.packed, share_prompts=self.share_prompts)
+            return self._limits(int(config.get("ppo_max_token_len_per_gpu", 16384)), None)
+        return self._limits(None, config.get("ppo_micro_batch_size_per_gpu"))
 
     def _log_prob_limits(self, meta_info: dict) -> BatchLimits:
         if meta_info.get("use_dynamic_bsz", False):
-            return BatchLimits(max_tokens=int(meta_info["max_token_len"]), packed=self.packed, share_prompts=self.share_prompts)
-        return BatchLimits(max_rows=meta_info.get("micro_batch_size"), packed=self.packed, share_prompts=self.share_prompts)
+            return self._limits(int(meta_info["max_token_len"]), None)
+        return self._limits(None, meta_info.get("micro_batch_size"))
+
+    def _limits(self, max_tokens: int | None, max_rows: int | None) -> BatchLimits:
+        return BatchLimits(max_tokens, max_rows, packed=self.packed, share_prompts=self.share_prompts)

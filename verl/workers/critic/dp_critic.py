@@ -6,7 +6,7 @@ from torch import nn
 from verl.protocol import DataProto
 from verl.trainer.ppo.core_algos import agg_loss, compute_value_loss
 from verl.utils.device import compute_device
-from verl.workers.micro_batch import BatchLimits, MicroBatch, check_right_padded
+from verl.workers.micro_batch import BatchLimits, MicroBatch, selected_positions
 from verl.workers.mini_batches import MiniBatch, UpdateMetrics, run_forward, run_update
 from verl.workers.token_forward import bind_value_forward
 
@@ -32,16 +32,12 @@ class DataParallelPPOCritic:
     def compute_values(self, data: DataProto) -> torch.Tensor:
         """Values (B, T-1), float32 on the CPU: at index i of what follows once `input_ids[:, :i+1]` is seen, that is
         before `responses[:, i]` is sampled. Computed where `response_mask` is true (every real token where absent)."""
-        mask = data.batch["attention_mask"]
-        check_right_padded(mask)
-        selected = (data.batch["response_mask"] if "response_mask" in data.batch.keys() else mask[:, 1:]).bool()
+        selected = selected_positions(data)
 
         def forward(micro: MicroBatch):
             return (self.critic_module.token_values(micro.model_inputs, micro.positions),)
 
-        found = run_forward(
-            self.critic_module, data.batch["input_ids"], selected, forward, self._limits(), self.device
-        )
+        found = run_forward(self.critic_module, data.batch["input_ids"], selected, forward, self._limits(), self.device)
         return found[0] if found else torch.zeros(selected.shape)
 
     def update_critic(self, data: DataProto) -> dict[str, float]:
@@ -94,6 +90,7 @@ class DataParallelPPOCritic:
 
     def _limits(self) -> BatchLimits:
         config = self.config
+        max_tokens, max_rows = None, config.get("ppo_micro_batch_size_per_gpu")
         if config.get("use_dynamic_bsz", False):
-            return BatchLimits(max_tokens=int(config.get("ppo_max_token_len_per_gpu", 16384)), packed=self.packed, share_prompts=self.share_prompts)
-        return BatchLimits(max_rows=config.get("ppo_micro_batch_size_per_gpu"), packed=self.packed, share_prompts=self.share_prompts)
+            max_tokens, max_rows = int(config.get("ppo_max_token_len_per_gpu", 16384)), None
+        return BatchLimits(max_tokens, max_rows, packed=self.packed, share_prompts=self.share_prompts)
