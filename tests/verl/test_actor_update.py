@@ -136,3 +136,44 @@ def test_three_ranks_one_of_them_empty_agree_with_bare_pytorch(model_path, expec
     ways = [{"actor.ppo_micro_batch_size_per_gpu": 1}]
     for results in run_ranks(several_ways, 3, model_path, dealing, ways):
         assert_same(results[0], expected)
+
+
+LOSS_OPTIONS = {"dro": {"dro_beta": 0.1}}
+
+
+def every_loss(rank: int, path: str, dealing: list[list[int]], cuts: list[dict]) -> dict:
+    """Loss and gradient norm of every policy loss and aggregation, for each way of cutting; the weights stay (lr 0)."""
+    from verl.trainer.ppo.core_algos import LOSS_AGG_MODES, POLICY_LOSS_REGISTRY, add_cov_selected
+
+    found = {}
+    for number, cut in enumerate(cuts):
+        worker = ActorRolloutRefWorker(worker_config(path, **{"actor.optim.lr": 0.0, **cut}), "actor")
+        worker.init_model()
+        for loss, mode in [(loss, "token-mean") for loss in sorted(POLICY_LOSS_REGISTRY)] + [
+            ("vanilla", m) for m in LOSS_AGG_MODES
+        ]:
+            worker.actor.config.policy_loss = {"loss_mode": loss, **LOSS_OPTIONS.get(loss, {})}
+            worker.actor.config.loss_agg_mode = mode
+            whole = to_share(batches(path)[0], range(ROWS), [0] * ROWS, 1)
+            whole = add_cov_selected(whole, worker.actor.config, seed=0)
+            share = whole.select_idxs(torch.tensor(dealing[rank]))
+            metrics = worker.update_actor(share).meta_info["metrics"]
+            found[loss, mode, number] = [
+                metrics[name] for name in ("actor/pg_loss", "actor/entropy", "actor/ppo_kl", "actor/grad_norm")
+            ]
+    return found
+
+
+def test_no_loss_depends_on_how_the_batch_is_cut(model_path):
+    cuts = [
+        {"actor.ppo_micro_batch_size_per_gpu": 1},
+        {"actor.use_prefix_grouper": True, "actor.ppo_micro_batch_size_per_gpu": None},
+    ]
+    one = run_ranks(every_loss, 1, model_path, [list(range(ROWS))], cuts)[0]
+    two = run_ranks(every_loss, 2, model_path, [[8, 2, 3], [0, 1, 4, 5, 6, 7]], cuts[:1])[0]
+    assert len({loss for loss, _, _ in one}) >= 11
+    for (loss, mode, number), values in one.items():
+        expected = one[loss, mode, 0]
+        assert values == pytest.approx(expected, rel=1e-4, abs=1e-6), (loss, mode, number)
+        assert two[loss, mode, 0] == pytest.approx(expected, rel=1e-4, abs=1e-6), (loss, mode)
+        assert expected[3] > 0
