@@ -148,7 +148,8 @@ def sentence(results: Sequence[TaskResult]) -> str:
         return "Too early to say: one measurement so far."
     said: dict[str, list[str]] = {"learned": [], "steadier": [], "worse": [], "unclear": []}
     for r in results:
-        numbers = f"lost {r.losses[0]:.0%} → {r.losses[1]:.0%}" if r.verdict == "steadier" else f"{r.first:.0%} → {r.last:.0%}"
+        by_losses = r.losses and r.verdict in ("steadier", "worse") and r.change[0] <= 0 <= r.change[1]
+        numbers = f"lost {r.losses[0]:.0%} → {r.losses[1]:.0%}" if by_losses else f"{r.first:.0%} → {r.last:.0%}"
         said[r.verdict].append(f"{r.tag} ({numbers})")
     words = {"learned": "it learned", "steadier": "it loses less at", "worse": "it got worse at", "unclear": "no clear change in"}
     text = "; ".join(f"{words[verdict]} {_and(tasks)}" for verdict, tasks in said.items() if tasks)
@@ -208,7 +209,7 @@ def _two_endings(cards: Sequence[Card]) -> Telling | None:
     for step in sorted({c.step for c in cards}, reverse=True):
         if pair := widest_pair(c for c in cards if c.step == step):
             best, worst = pair
-            why = f"Step {step}, {best.tag}: two members of one group, the same prompt and seed. One earned {best.reward:+.2g}, the other {worst.reward:+.2g}."
+            why = f"Step {step}, {best.tag}: two members of one group, the same prompt and seed. Rewards {best.reward:.2g} and {worst.reward:.2g}."
             return Telling("One start, two endings", why, (best, worst))
     return None
 

@@ -1,7 +1,7 @@
 // The curves: what is drawn, in which order, and how.
 
-const LINES = { percent: '~%', seconds: '~g', count: '~s', plain: '~g' };
-const HOVER = { percent: '.1%', seconds: '.2f', count: ',.0f', plain: '.4~g' };
+const LINES = { percent: '~%', seconds: '~g', count: '~s', plain: '~g', small: '~e' };
+const HOVER = { percent: '.1%', seconds: '.2f', count: ',.0f', plain: '.4~g', small: '.3~e' };
 const DASHES = ['solid', 'dot', 'dash', 'longdashdot'];
 const PHASES = ['gen', 'filter', 'old_log_prob', 'ref', 'values', 'adv', 'update_critic', 'update_actor', 'sync', 'testing', 'save_checkpoint'];
 
@@ -9,18 +9,19 @@ function chartList() {
   const one = (title, key, unit, note, extra = {}) => ({ title, note, unit, lines: [{ key, name: title }], ...extra });
   const several = state.data.groups.length > 1;
   const success = tagsOf(['train', 'val']).map((tag) => ({
-    title: tag, unit: 'percent', note: 'success · line: training, dots: validation', span: [0, 1],
+    title: tag, unit: 'percent', note: `success${onlyOpponent(tag)} · line: training, dots: validation`, span: [0, 1],
     lines: [{ key: `train/${tag}/success`, name: 'training' }, { key: `val/${tag}/success`, name: 'validation', dots: true, tag }],
   }));
-  const opponents = tagsOf(['train', 'val']).flatMap((tag) => ['train', 'val'].flatMap((phase) => {
-    const lines = opponentsOf(tag, phase).map((name) => ({ key: `${phase}/${tag}/opponent/${name}/success`, name, dots: phase === 'val' }));
-    const note = phase === 'val' ? 'success by opponent, validation' : 'success by opponent';
-    return lines.length ? [{ title: `${tag} against`, unit: 'percent', note, lines, legend: true, span: [0, 1] }] : [];
+  const opponents = tagsOf(['train', 'val']).filter((tag) => opponentsOf(tag).length > 1).map((tag) => ({
+    title: `${tag} against`, unit: 'percent', note: 'success by opponent', legend: true, span: [0, 1],
+    lines: opponentsOf(tag).flatMap((name, paint) => [
+      { key: `train/${tag}/opponent/${name}/success`, name, paint },
+      { key: `val/${tag}/opponent/${name}/success`, name: `${name}, validation`, paint, dots: true, unlisted: has(`train/${tag}/opponent/${name}/success`) }]),
   }));
-  const ends = several ? [] : tagsOf(['train']).filter((tag) => has(`train/${tag}/loss`) || has(`train/${tag}/draw`)).map((tag) => ({
-    title: `${tag}: endings`, unit: 'percent', note: 'shares of episodes', legend: true, span: [0, 1],
-    lines: [['success', 'win', 0], ['loss', 'loss', 1], ['draw', 'draw', 7], ['unfinished', 'unfinished', 3]].map(([key, name, paint]) => ({ key: `train/${tag}/${key}`, name, paint })),
-  }));
+  const ends = several ? [] : ['train', 'val'].flatMap((phase) => tagsOf([phase]).filter((tag) => has(`${phase}/${tag}/loss`) && !(phase === 'val' && has(`train/${tag}/loss`))).map((tag) => ({
+    title: `${tag}: endings`, unit: 'percent', note: phase === 'val' ? 'shares in validation' : 'shares of episodes', legend: true, span: [0, 1],
+    lines: [['success', 'win', 0], ['loss', 'loss', 1], ['draw', 'draw', 7], ['unfinished', 'unfinished', 3]].map(([key, name, paint]) => ({ key: `${phase}/${tag}/${key}`, name, paint, dots: phase === 'val' })),
+  })));
   const list = [
     ['Success', [...success, ...opponents, ...ends]],
     ['Reward and signal', [
@@ -34,7 +35,7 @@ function chartList() {
       one('Clip fraction', 'actor/pg_clipfrac', 'percent', 'tokens whose ratio left the clip range', { zero: true }),
       one('Gradient norm', 'actor/grad_norm', 'plain', 'before clipping', { zero: true }),
       one('Policy loss', 'actor/pg_loss', 'plain', ''),
-      one('Learning rate', 'actor/lr', 'plain', '', { zero: true }),
+      one('Learning rate', 'actor/lr', 'small', '', { zero: true }),
     ]],
     ['Replies', [
       one('Reply length', 'rollout/response_length', 'count', 'tokens', { zero: true }),
@@ -53,9 +54,14 @@ function chartList() {
   ];
   const used = new Set(list.flatMap(([, charts]) => charts.flatMap((c) => c.lines.map((l) => l.key))));
   ['rollout/groups_with_signal', 'rollout/groups_total', 'perf/throughput', 'perf/time_per_step'].forEach((key) => used.add(key));
-  const rest = allKeys().filter((key) => !used.has(key)).sort().map((key) => one(key, key, 'plain', ''));
+  const rest = allKeys().filter((key) => !used.has(key)).sort().map((key) => ({ title: key, unit: 'plain', lines: [{ key, name: key, dots: key.startsWith('val/') }] }));
   const drawn = list.map(([name, charts]) => [name, charts.filter((c) => c.lines.some((l) => has(l.key)))]).filter(([, charts]) => charts.length);
   return { drawn, rest };
+}
+
+function onlyOpponent(tag) {
+  const names = opponentsOf(tag);
+  return names.length === 1 ? ` against ${names[0]}` : '';
 }
 
 function phaseKeys() {
@@ -74,7 +80,7 @@ function traces(chart) {
   const byLine = state.data.groups.length === 1 && lines.length > 1 && chart.legend;
   return groups.flatMap((group) => lines.flatMap((line, i) => {
     const paint = colour(byLine ? line.paint ?? i : group.index);
-    const dash = byLine ? 'solid' : DASHES[(chart.legend ? i : 0) % DASHES.length];
+    const dash = byLine ? 'solid' : DASHES[(chart.legend ? line.paint ?? i : 0) % DASHES.length];
     const name = [state.data.groups.length > 1 && group.name, lines.length > 1 && line.name].filter(Boolean).join(' · ') || line.name;
     return lineTraces(group, line, { paint, dash, name: plotText(name), format: HOVER[chart.unit] });
   }));
@@ -209,12 +215,12 @@ function chartCard(chart) {
 }
 
 function legend(chart) {
-  const lines = chart.lines.filter((l) => has(l.key));
+  const lines = chart.lines.filter((l) => has(l.key) && !l.unlisted);
   if (!(chart.legend || chart.phases) || lines.length < 1) return null;
   const byLine = chart.phases || (state.data.groups.length === 1 && lines.length > 1);
   return el('div', { class: 'legend' }, lines.map((line, i) => el('span', {}, byLine
     ? el('i', { class: 'swatch', 'data-colour': line.paint ?? i, style: { background: colour(line.paint ?? i) } })
-    : el('i', { class: `dash d${i % DASHES.length}` }), line.name)));
+    : el('i', { class: `dash d${(line.paint ?? i) % DASHES.length}` }), line.name)));
 }
 
 function curves() {

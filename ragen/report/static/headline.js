@@ -6,7 +6,7 @@ function heroSection() {
   const { data } = state, several = data.runs.length > 1;
   const title = data.groups.length > 1 ? `${data.groups.length} ${data.groups.length < data.runs.length ? `settings, ${data.runs.length} runs` : 'runs side by side'}` : several ? seedsSentence(data.runs) : data.runs[0].sentence;
   return el('section', { class: 'hero', id: 'headline' },
-    el('p', { class: 'kicker' }, data.title), el('h1', {}, title), !several && data.runs[0].doubt ? el('p', { class: 'doubt' }, `▲ ${data.runs[0].doubt}`) : null,
+    el('p', { class: 'kicker' }, data.title), el('h1', { class: title.length > 60 ? 'long' : null }, title.replace(/\([^)]*\)/g, (numbers) => numbers.replace(/ /g, '\u00a0'))), !several && data.runs[0].doubt ? el('p', { class: 'doubt' }, `▲ ${data.runs[0].doubt}`) : null,
     several ? compareTable() : [el('div', { class: 'results' }, data.runs[0].results.map((r) => resultCard(r))), costRow(data.runs[0])]);
 }
 
@@ -28,7 +28,7 @@ function resultCard(result) {
     el('p', { class: 'jump' }, el('span', { class: 'from' }, percent(result.first)), ' → ', el('span', { class: 'to' }, percent(result.last))),
     dumbbell(result),
     el('p', { class: 'small' }, s0 === s1 ? 'one measurement so far' : change, result.losses ? ` · lost ${percent(result.losses[0])} → ${percent(result.losses[1])}` : ''),
-    el('p', { class: 'small' }, `${result.basis}, step ${s0} → ${s1}${n ? `, ${n.toLocaleString('en')} episodes` : ''}${result.best[0] === s1 ? '' : `; best ${percent(result.best[1])} at step ${result.best[0]}`}`));
+    el('p', { class: 'small' }, `${result.basis}, step ${s0} → ${s1}${n ? `, ${n.toLocaleString('en')} episodes` : ''}${percent(result.best[1]) === percent(result.last) ? '' : `; best ${percent(result.best[1])} at step ${result.best[0]}`}`));
 }
 
 // first and last with their intervals on one scale from 0 to 1

@@ -14,9 +14,8 @@ function smooth(values, reach) {
   if (!reach) return values;
   return values.map((_, i) => {
     let sum = 0, weight = 0;
-    const side = Math.min(reach, i, values.length - 1 - i); // symmetric, so that the ends do not lean
-    for (let j = i - side; j <= i + side; j++) {
-      const w = 1 + side - Math.abs(i - j);
+    for (let j = Math.max(0, i - reach); j <= Math.min(values.length - 1, i + reach); j++) {
+      const w = 1 + reach - Math.abs(i - j);
       sum += w * values[j]; weight += w;
     }
     return sum / weight;
@@ -47,8 +46,9 @@ function tagsOf(phases) {
   }
   return [...found];
 }
-const opponentsOf = (tag, phase) => [...new Set(allKeys().filter((k) => k.startsWith(`${phase}/${tag}/opponent/`) && k.endsWith('/success'))
-  .map((k) => k.slice(`${phase}/${tag}/opponent/`.length, -'/success'.length)))];
+const opponentsOf = (tag) => [...new Set(['train', 'val'].flatMap((phase) => allKeys()
+  .filter((k) => k.startsWith(`${phase}/${tag}/opponent/`) && k.endsWith('/success'))
+  .map((k) => k.slice(`${phase}/${tag}/opponent/`.length, -'/success'.length))))];
 
 // a share of two logged counts
 const ratio = (above, below) => (run) => {
