@@ -121,7 +121,7 @@ class AgentTrainer:
             self.episodes.write(step, TRAIN, trajectories, kept=set())
             return metrics
         with self._timed(metrics, "old_log_prob"):
-            batch = self._with_log_probs(batch, metrics)
+            batch = self._with_log_probs(batch, step, metrics)
         with self._timed(metrics, "adv"):
             batch, found = compute_advantages(batch, self.config, self.kl_controller, self.estimator_state)
         metrics |= found
@@ -190,11 +190,11 @@ class AgentTrainer:
         groups = [(trajectories[i].group, trajectories[i].agent) for i in usable]
         return filter_rollouts([values[i] for i in usable], groups, self.filter, [trajectories[i].tag for i in usable])
 
-    def _with_log_probs(self, batch: DataProto, metrics: dict) -> DataProto:
+    def _with_log_probs(self, batch: DataProto, step: int, metrics: dict) -> DataProto:
         """Old log-probabilities where the update is not exactly on-policy, the reference's where a KL
         term asks for them, values where there is a critic."""
         config = self.config
-        batch.meta_info["temperature"] = float(config.actor_rollout_ref.rollout.temperature)
+        batch.meta_info |= {"temperature": float(config.actor_rollout_ref.rollout.temperature), "global_steps": step}
         if self._needs_old_log_probs(batch) and "old_log_probs" not in batch.batch.keys():
             batch = batch.union(self._over_ranks(self.workers.actor.compute_log_prob, batch))
         if "old_log_probs" in batch.batch.keys():

@@ -61,7 +61,7 @@ def normalise_rewards(batch: DataProto, section) -> None:
         wanted.update(zip(members, shifted, strict=True))
     last_row = {i: row for row, i in enumerate(batch.non_tensor_batch["traj_id"])}
     for i, row in last_row.items():
-        last = int(mask[row].nonzero()[-1])
+        last = last_sampled(mask[row])
         rewards[row, last] += wanted[i] - totals[i]
     batch.batch["token_level_rewards"] = rewards
 
@@ -105,11 +105,18 @@ def _estimate_trajectories(batch: DataProto, columns: dict, config, state: dict)
     rewards = torch.zeros_like(joined.batch["token_level_rewards"])
     mask = joined.batch["response_mask"]
     for k, rows in enumerate(rows_of.values()):
-        rewards[k, int(mask[k].nonzero()[-1])] = batch.batch["token_level_rewards"][rows].sum()
+        rewards[k, last_sampled(mask[k])] = batch.batch["token_level_rewards"][rows].sum()
     joined.batch["token_level_rewards"] = rewards
     found, _ = _estimate(joined, {name: values[last] for name, values in columns.items()}, config, state)
     spread = torch.zeros_like(batch.batch["token_level_rewards"])
     for k, rows in enumerate(rows_of.values()):
-        scalar = found[k][mask[k].bool()][-1]
+        scalar = found[k, last_sampled(mask[k])]
         spread[rows] = scalar * batch.batch["response_mask"][rows].float()
     return spread, spread
+
+
+def last_sampled(mask: torch.Tensor) -> int:
+    """Position of the last sampled token of a row (T-1,); the last position of a row that rejection
+    left without any (its reward still counts in the group, its tokens are not trained)."""
+    found = mask.nonzero()
+    return int(found[-1]) if len(found) else len(mask) - 1

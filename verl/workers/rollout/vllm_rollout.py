@@ -140,7 +140,10 @@ class VLLMEngine(RolloutEngine):
 
     def step(self) -> list[Reply]:
         replies = []
-        for output in self._engine.step():
+        state = torch.get_rng_state()  # vLLM draws from the process's generator even where every request has its own
+        outputs = self._engine.step()
+        torch.set_rng_state(state)
+        for output in outputs:
             if not output.finished:
                 continue
             self._running.discard(output.request_id)
