@@ -57,7 +57,12 @@ def tiny_tokenizer():
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     template = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}"
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>", chat_template=template
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        chat_template=template,
     )
 
 

@@ -16,7 +16,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verl.utils.checkpoint import CheckpointDir, CheckpointError, CorruptCheckpoint, DiskFull, find_latest_ckpt_path, resolve_resume
+from verl.utils.checkpoint import (
+    CheckpointDir,
+    CheckpointError,
+    CorruptCheckpoint,
+    DiskFull,
+    find_latest_ckpt_path,
+    resolve_resume,
+)
 from verl.utils.checkpoint.checkpoint_manager import read_tracker, whole_checkpoints, write_tracker
 from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
 from verl.utils.checkpoint.shared_folder import check_shared_folder, confirm_shared_folder
@@ -153,13 +160,11 @@ def test_killed_between_the_two_renames_of_a_step_saved_again(tmp_path):
 def test_an_error_leaves_nothing_behind(tmp_path):
     checkpoints, _, _, _ = plain_checkpoint(tmp_path, step=1)
     before = sorted(os.listdir(tmp_path))
-    with pytest.raises(RuntimeError, match="worker died"):
-        with checkpoints.saving(2, {}) as folder:
-            (folder / "half").write_text("x")
-            raise RuntimeError("worker died")
-    with pytest.raises(TypeError, match="state.model is a Linear"):
-        with checkpoints.saving(2, {"model": torch.nn.Linear(1, 1)}):
-            pass
+    with pytest.raises(RuntimeError, match="worker died"), checkpoints.saving(2, {}) as folder:
+        (folder / "half").write_text("x")
+        raise RuntimeError("worker died")
+    with pytest.raises(TypeError, match="state.model is a Linear"), checkpoints.saving(2, {"model": torch.nn.Linear(1, 1)}):
+        pass
     assert sorted(os.listdir(tmp_path)) == before
 
 
@@ -237,7 +242,9 @@ def test_damage_is_found_before_a_worker_loads(tmp_path, name, damage, complaint
     assert checkpoints.verify(checkpoints.latest()) == 1
 
 
-@pytest.mark.parametrize("name", ["model/.metadata", "model/__0_0.distcp", "fsdp_config.json", "optimizer.json", "extra/rank_0.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["model/.metadata", "model/__0_0.distcp", "fsdp_config.json", "optimizer.json", "extra/rank_0.safetensors"]
+)
 @pytest.mark.parametrize("damage", [_cut, os.unlink])
 def test_a_worker_names_the_damaged_file_too(tmp_path, name, damage):
     _, folder, model, optimizer = plain_checkpoint(tmp_path)
@@ -269,14 +276,12 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path, monkeypat
     assert needed == 72 * 4 * 3 + 2 * 4  # weights, two moments, two step counts
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10_000, 9_500, 500))
-    with pytest.raises(DiskFull) as caught:
-        with checkpoints.saving(2, {}, needed_bytes=needed):
-            raise AssertionError("nothing may be written")
+    with pytest.raises(DiskFull) as caught, checkpoints.saving(2, {}, needed_bytes=needed):
+        raise AssertionError("nothing may be written")
     for part in (str(tmp_path), str(int(needed * 1.05)), "free 500 bytes", "max_actor_ckpt_to_keep"):
         assert part in str(caught.value)
-    with pytest.raises(DiskFull):  # without an estimate: as large as the last one
-        with checkpoints.saving(2, {}):
-            raise AssertionError("nothing may be written")
+    with pytest.raises(DiskFull), checkpoints.saving(2, {}):  # without an estimate: as large as the last one
+        raise AssertionError("nothing may be written")
     monkeypatch.undo()
     assert checkpoints.verify(folder) == 1 and checkpoints.steps() == [1]
 
@@ -285,9 +290,8 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path, monkeypat
 def test_the_disk_fills_up_on_one_rank(tmp_path, where):
     """ENOSPC from the kernel on rank 1: all ranks stop, the temporary folder goes, the checkpoint before stays."""
     checkpoints, folder, _, _ = plain_checkpoint(tmp_path, step=1)
-    with pytest.raises(DiskFull, match="Nothing already saved is lost"):
-        with checkpoints.saving(2, {}) as temporary:
-            ranks.run_ranks(2, ranks.save_on_a_full_disk, str(temporary / "actor"), where)
+    with pytest.raises(DiskFull, match="Nothing already saved is lost"), checkpoints.saving(2, {}) as temporary:
+        ranks.run_ranks(2, ranks.save_on_a_full_disk, str(temporary / "actor"), where)
     assert sorted(os.listdir(tmp_path)) == ["global_step_1", "latest_checkpointed_iteration.txt"]
     assert checkpoints.verify(folder) == 1
 
@@ -296,9 +300,11 @@ def test_the_disk_fills_up_on_one_rank(tmp_path, where):
 
 plain_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.tuples(inner, inner)
-    | st.dictionaries(st.text(max_size=4) | st.integers() | st.just("__type__"), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text(max_size=4) | st.integers() | st.just("__type__"), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 

@@ -56,7 +56,13 @@ def test_the_same_bytes_from_any_number_of_ranks_and_either_layout(saved, models
         merge(MergeConfig(str(root / f"verl_{layout}"), str(verl), str(root / layout / "huggingface"), max_shard_size="20KB"))
         results += [folder_bytes(ours), folder_bytes(verl)]
     assert all(result == results[0] for result in results)
-    assert {"config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja", "model.safetensors.index.json"} <= set(results[0])
+    assert {
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+        "model.safetensors.index.json",
+    } <= set(results[0])
     loaded, expected = AutoModelForCausalLM.from_pretrained(ours), models[layout]
     state, wanted = loaded.state_dict(), expected.state_dict()
     assert state.keys() == wanted.keys()
@@ -72,7 +78,11 @@ def test_the_same_bytes_from_any_number_of_ranks_and_either_layout(saved, models
 
 def test_tied_head_is_dropped_untied_kept(saved, tmp_path):
     for layout, expected in {"tied": False, "untied": True, "verl_tied": False}.items():
-        merge(MergeConfig(str(saved[2] / layout), str(tmp_path / layout), str(saved[2] / layout.removeprefix("verl_") / "huggingface")))
+        merge(
+            MergeConfig(
+                str(saved[2] / layout), str(tmp_path / layout), str(saved[2] / layout.removeprefix("verl_") / "huggingface")
+            )
+        )
         weights = load_file(tmp_path / layout / "model.safetensors")
         assert ("lm_head.weight" in weights) == expected and "model.embed_tokens.weight" in weights
 

@@ -34,7 +34,9 @@ def read_lora_config(local_dir: Path) -> dict:
             config = json.loads(path.read_text())
             break
     else:
-        raise CheckpointError(f"{local_dir} holds LoRA weights but none of {', '.join(CONFIG_FILES)}: put adapter_config.json there")
+        raise CheckpointError(
+            f"{local_dir} holds LoRA weights but none of {', '.join(CONFIG_FILES)}: put adapter_config.json there"
+        )
     for key in ("r", "lora_alpha"):
         if not config.get(key):
             raise CheckpointError(f"{path}: {key} is {config.get(key)!r}; write the value the adapter was trained with")

@@ -215,6 +215,8 @@ def _check_names(hf_folder: Path, facts: dict[str, TensorFacts], tied: bool) -> 
     if tied:
         expected.discard("lm_head.weight")
     if missing := sorted(expected - set(facts)):
-        raise CheckpointError(f"the checkpoint lacks {len(missing)} weights of {architecture.__name__}: {', '.join(missing[:3])}, ...")
+        raise CheckpointError(
+            f"the checkpoint lacks {len(missing)} weights of {architecture.__name__}: {', '.join(missing[:3])}, ..."
+        )
     if surplus := sorted(set(facts) - expected):
         logger.warning("%d weights are not part of %s: %s, ...", len(surplus), architecture.__name__, ", ".join(surplus[:3]))

@@ -88,7 +88,9 @@ class RankFilesSource:
         pieces, dim = self._pieces(name)
         whole = pieces[0].clone() if dim is None else torch.cat(pieces, dim)
         if tuple(whole.shape) != self.facts[name].shape:
-            raise CorruptCheckpoint(self.folder, f"{name} is {tuple(whole.shape)}, not {self.facts[name].shape}: a shard is missing")
+            raise CorruptCheckpoint(
+                self.folder, f"{name} is {tuple(whole.shape)}, not {self.facts[name].shape}: a shard is missing"
+            )
         return whole.contiguous()
 
     @staticmethod
@@ -179,7 +181,7 @@ class FolderSource:
         self.files, self.facts = {}, {}
         for path in files:
             with safe_open(path, "pt") as file:
-                for name in file.keys():
+                for name in file.keys():  # noqa: SIM118 (safe_open cannot be iterated)
                     self.files[name] = path
                     view = file.get_slice(name)  # the header alone, no weights
                     self.facts[name] = TensorFacts(tuple(view.get_shape()), SAFETENSORS_DTYPES[view.get_dtype()])

@@ -17,7 +17,8 @@ _SECRET_NAME = re.compile(
 # names whose value is a secret if it is text: `hf_token`, `key`; not `eos_token`, `max_tokens: 5`
 _SECRET_TEXT_NAME = re.compile(r"(?:^|[_\-.])(?:tokens?|auth)$|^keys?$|_KEYS?$", re.IGNORECASE)
 _TOKEN_OF_TEXT = re.compile(
-    r"(?:^|_)(?:eos|bos|pad|unk|sep|cls|mask|stop|special|image|start|end)_tokens?$|^(?:max|min|num|new)_(?:\w+_)?tokens$", re.IGNORECASE
+    r"(?:^|_)(?:eos|bos|pad|unk|sep|cls|mask|stop|special|image|start|end)_tokens?$|^(?:max|min|num|new)_(?:\w+_)?tokens$",
+    re.IGNORECASE,
 )
 _KEY_OF_DATA = re.compile(r"[a-z0-9]_keys?$")  # VeRL's prompt_key, reward_fn_key: a column's name
 _LOOKS_RANDOM = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[A-Za-z0-9_\-./+=]{20,}")

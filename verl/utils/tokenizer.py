@@ -13,12 +13,16 @@ def set_pad_token_id(tokenizer: PreTrainedTokenizerBase) -> None:
     if tokenizer.pad_token_id is not None:
         return
     if tokenizer.eos_token_id is None:
-        raise ValueError(f"{tokenizer.name_or_path}: the tokenizer has neither pad_token nor eos_token; name one in tokenizer_config.json")
+        raise ValueError(
+            f"{tokenizer.name_or_path}: the tokenizer has neither pad_token nor eos_token; name one in tokenizer_config.json"
+        )
     tokenizer.pad_token = tokenizer.eos_token
     logger.info("%s: pad_token is not set, eos_token %r pads", tokenizer.name_or_path, tokenizer.eos_token)
 
 
-def hf_tokenizer(name_or_path: str, correct_pad_token: bool = True, trust_remote_code: bool = False, **kwargs) -> PreTrainedTokenizerBase:
+def hf_tokenizer(
+    name_or_path: str, correct_pad_token: bool = True, trust_remote_code: bool = False, **kwargs
+) -> PreTrainedTokenizerBase:
     """The tokenizer of a local folder or of a model on the hub.
 
     Args:
@@ -33,7 +37,7 @@ def hf_tokenizer(name_or_path: str, correct_pad_token: bool = True, trust_remote
     if os.path.isdir(path):
         if not any(name.startswith(("tokenizer", "vocab", "spiece")) for name in os.listdir(path)):
             raise FileNotFoundError(
-                f"{path} holds no tokenizer (tokenizer.json, tokenizer_config.json, ...): copy those of the model it was trained from"
+                f"{path} holds no tokenizer (tokenizer.json, tokenizer_config.json, ...): copy them from the original model"
             )
     elif path.startswith((".", os.sep)) or path.count("/") > 1:
         raise FileNotFoundError(f"tokenizer: there is no folder {path}")
@@ -52,7 +56,9 @@ def hf_tokenizer(name_or_path: str, correct_pad_token: bool = True, trust_remote
 def hf_processor(name_or_path: str, trust_remote_code: bool = False, **kwargs):
     """The processor of a multimodal model, None for a model of text alone."""
     try:
-        processor = AutoProcessor.from_pretrained(os.path.expanduser(str(name_or_path)), trust_remote_code=trust_remote_code, **kwargs)
+        processor = AutoProcessor.from_pretrained(
+            os.path.expanduser(str(name_or_path)), trust_remote_code=trust_remote_code, **kwargs
+        )
     except (OSError, ValueError, KeyError):
         return None
     return processor if "Processor" in type(processor).__name__ else None

@@ -1,8 +1,8 @@
 """Where a run's metrics go: console, file, TensorBoard, wandb, MLflow, SwanLab. None of them can stop a run.
 
-    tracking = Tracking("gift", "_0_laptop", ["console", "file"], config, folder="outputs/_0_laptop")
-    tracking.log({"train/TicTacToe/success": 0.61}, step=3)
-    tracking.finish()
+tracking = Tracking("gift", "_0_laptop", ["console", "file"], config, folder="outputs/_0_laptop")
+tracking.log({"train/TicTacToe/success": 0.61}, step=3)
+tracking.finish()
 """
 
 import json
@@ -43,7 +43,9 @@ class FileTracker:
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def log(self, data: Mapping[str, Any], step: int) -> None:
-        line = json.dumps({"step": int(step), **{key: _plain(value) for key, value in data.items() if key != "step"}}, allow_nan=False)
+        line = json.dumps(
+            {"step": int(step), **{key: _plain(value) for key, value in data.items() if key != "step"}}, allow_nan=False
+        )
         with open(self.path, "a+b") as file:
             if file.tell() > 0:
                 file.seek(-1, os.SEEK_END)

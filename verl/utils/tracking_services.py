@@ -17,7 +17,9 @@ def _import(name: str, package: str):
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f"trainer.logger asks for {package}, which is not installed: pip install {package}, or leave it out") from error
+        raise ImportError(
+            f"trainer.logger asks for {package}, which is not installed: pip install {package}, or leave it out"
+        ) from error
 
 
 def _numbers(data: Mapping[str, Any]) -> dict[str, float]:

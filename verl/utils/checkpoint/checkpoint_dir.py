@@ -106,7 +106,7 @@ class CheckpointDir:
         except BaseException as error:
             free = free_bytes(self.root)
             shutil.rmtree(folder, ignore_errors=True)
-            if is_disk_full(error) and not isinstance(error, DiskFull):
+            if is_disk_full(error):
                 raise DiskFull(self.root, needed_bytes, free) from error
             raise
         self._rotate()

@@ -1,13 +1,13 @@
 """One model's share of a checkpoint, written and read by all its ranks together.
 
-    FOLDER/
-      fsdp_config.json            format, world_size, step, contents, tied parameters
-      model/                      DCP: weights under their Hugging Face names, in the dtype they are trained in
-      optimizer/                  DCP: `PARAMETER/KEY`; optimizer.json: groups and plain values
-      extra/lr_scheduler.json     the scheduler
-      extra/rank_R.json           random generators of rank R and what the caller adds
-      lora_config.json            LoRA only: rank, alpha, target modules (peft's adapter_config.json)
-      huggingface/                config, generation config, tokenizer, chat template
+FOLDER/
+  fsdp_config.json            format, world_size, step, contents, tied parameters
+  model/                      DCP: weights under their Hugging Face names, in the dtype they are trained in
+  optimizer/                  DCP: `PARAMETER/KEY`; optimizer.json: groups and plain values
+  extra/lr_scheduler.json     the scheduler
+  extra/rank_R.json           random generators of rank R and what the caller adds
+  lora_config.json            LoRA only: rank, alpha, target modules (peft's adapter_config.json)
+  huggingface/                config, generation config, tokenizer, chat template
 """
 
 import copy

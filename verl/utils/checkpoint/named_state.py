@@ -71,7 +71,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> tup
 
 
 def empty_optimizer_tensors(model: nn.Module, stored: dict[str, TensorStorageMetadata]) -> dict[str, torch.Tensor]:
-    """Tensors to load `stored` optimizer state into: shaped and sharded as the parameter where shapes agree, whole on the CPU otherwise."""
+    """Tensors to load `stored` optimizer state into: sharded as the parameter where shapes agree, else whole on the CPU."""
     parameters = {name: parameter for parameter, name in parameter_names(model).items()}
     empty = {}
     for key, facts in stored.items():
