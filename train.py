@@ -13,12 +13,13 @@ import sys
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-name", default="_0_laptop", help="experiment in config/, without .yaml")
+    parser.add_argument("--config-name", "-cn", default="_0_laptop", help="experiment in config/, without .yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     from ragen.trainer.config import compose, validate_config
+    from ragen.trainer.memory import plan_run
     from ragen.trainer.memory import plan_run
     from verl.utils.config_check import ConfigError
 

@@ -100,7 +100,8 @@ class VLLMEngine(RolloutEngine):
                 # a prompt cut over two steps breaks seeded requests on a CPU (vLLM 0.32 rewinds the
                 # generator by an offset that CPU generators lack), so prompts stay whole there
                 enable_chunked_prefill=on_gpu,
-                block_size=block_size,
+                # prefixes are shared by whole blocks; vLLM's 128 on a CPU is longer than most prompts of games
+                block_size=block_size or (None if on_gpu else 32),
                 load_format=load_format,
                 enable_sleep_mode=enable_sleep_mode and on_gpu,
                 logprobs_mode="processed_logprobs",
