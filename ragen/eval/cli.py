@@ -153,6 +153,11 @@ def _from_run_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"--config: {path} is not the config.yaml of a training run (it lacks {error})") from None
 
 
+def say(text: str) -> None:
+    """To the person at the terminal."""
+    print(text, flush=True)
+
+
 def run(main: Callable[[Sequence[str] | None], Any], argv: Sequence[str] | None = None) -> int:
     """A script's entry: quiet libraries, errors as sentences, 130 on Ctrl-C."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: a busy core makes generation ten times slower

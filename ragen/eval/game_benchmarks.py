@@ -1,4 +1,4 @@
-"""The games of the paper as benchmarks, and their command lines."""
+"""The paper's games as benchmarks, and their command lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ragen.eval import stats
-from ragen.eval.cli import Settings, add_common, settings_from
+from ragen.eval.cli import Settings, add_common, say, settings_from
 from ragen.eval.games import GameBenchmark, evaluate_games
 from ragen.eval.results import ResultFiles, read_result, read_rows
 from ragen.llm_agent.es_manager import Tag
@@ -18,15 +18,45 @@ def tictactoe(player: dict[str, Any]) -> GameBenchmark:
     """The empty board, who moves first drawn by the seed (paper, appendix B)."""
     tag = Tag("TicTacToe", "tictactoe", {"opening_moves": 0, "trained_seat": "random"}, [player])
     scores = {"win": "success", "draw": "draw", "loss": "loss"}
-    return GameBenchmark("tictactoe", tag, 5, scores, "win", lambda env, role: role)
+    return GameBenchmark("tictactoe", tag, 5, scores, "win", lambda env, role: {"seat": role})
+
+
+def nash_new(equilibrium: str = "paper") -> GameBenchmark:
+    """The paper's nine matrix games, one turn."""
+    tag = Tag("NashNew", "nash_new", {"equilibrium": equilibrium}, [])
+    return GameBenchmark("nash_new", tag, 1, {"right": "success"}, "right", lambda env, role: {"role": role, "game": env.game_name})
+
+
+def undercover(player: dict[str, Any], word_list: str | None) -> GameBenchmark:
+    """Who's the spy against three players of one kind: two rounds and the vote."""
+    tag = Tag("Undercover", "undercover", {"word_list": word_list}, [player])
+    return GameBenchmark("undercover", tag, 3, {"win": "success"}, "win", lambda env, role: {"role": role})
 
 
 def main_tictactoe(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """``reason_test/tictactoe.py``."""
-    parser = _parser("Tic-tac-toe on the empty board against a scripted player, a served model or a checkpoint.", "random", 100)
+    args = _parser("Tic-tac-toe on the empty board against a scripted player, a served model or a checkpoint.", "random").parse_args(argv)
+    return _play(tictactoe(opponent(args.opponent)), args, settings_from(args))
+
+
+def main_nash(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """``reason_test/nash-new.py``."""
+    parser = _parser("The paper's nine matrix games: name the action of a Nash equilibrium.", None)
+    parser.add_argument("--equilibrium", choices=("paper", "any"), default="paper", help="what counts as right (default: the paper's rule)")
     args = parser.parse_args(argv)
-    settings = settings_from(args)
-    return _play(tictactoe(opponent(args.opponent)), args, settings)
+    args.scripted = {"perfect": "equilibrium"}.get(args.scripted, args.scripted)
+    return _play(nash_new(args.equilibrium), args, settings_from(args))
+
+
+def main_undercover(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """``reason_test/undercover.py``."""
+    parser = _parser("Who's the spy: the model in one seat, three other players.", "speaker")
+    parser.add_argument(
+        "--word_list", default="described",
+        help="JSON list of word pairs; 'described': the pairs that scripted speakers can describe (default); 'all': the project's whole list",
+    )  # fmt: skip
+    args = parser.parse_args(argv)
+    return _play(undercover(opponent(args.opponent), None if args.word_list == "all" else args.word_list), args, settings_from(args))
 
 
 def opponent(text: str) -> dict[str, Any]:
@@ -34,45 +64,57 @@ def opponent(text: str) -> dict[str, Any]:
     if not text.lstrip().startswith("{"):
         return {"type": "scripted", "name": text}
     try:
-        entry = json.loads(text)
+        return json.loads(text)
     except ValueError as error:
         raise ValueError(f"--opponent {text!r} is not JSON: {error}") from None
-    return entry
 
 
-def _parser(description: str, opponent_name: str | None, games: int) -> argparse.ArgumentParser:
+def _parser(description: str, opponent_name: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     add_common(parser)
-    parser.add_argument("--games", type=int, default=games, help="how many (default %(default)s)")
+    parser.add_argument("--games", type=int, default=100, help="how many (default %(default)s)")
     parser.add_argument("--max_turn", type=int, help="replies of the model in a game")
     parser.add_argument("--compare", metavar="RESULT.json", help="an earlier result on the same games: print the paired difference")
     if opponent_name:
         parser.add_argument(
             "--opponent", default=opponent_name, metavar="NAME|JSON",
-            help="a scripted player (random, perfect, ...), or a player_info entry such as "
-            '\'{"model_name": "M", "port": 1414}\' (default %(default)s)',
+            help="a scripted player (random, perfect, ...) or a player_info entry: '{\"model_name\": \"M\", \"port\": 1414}', "
+            "'{\"type\": \"policy\", \"checkpoint\": \"DIR\"}' (default %(default)s)",
         )  # fmt: skip
     return parser
 
 
 def _play(bench: GameBenchmark, args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
-    from ragen.eval.repliers import make_replier
+    from ragen.eval.load import count_checkpoints, make_replier, seat_opponents
 
     games = min(args.games, settings.limit or args.games)
     if games < 1:
         raise ValueError(f"--games must be at least 1, got {games}")
+    entries = bench.tag.player_info
+    _check(bench, settings, entries)
     other = (read_result(args.compare), read_rows(args.compare)) if args.compare else None
-    replier = make_replier(settings)
+    replier = make_replier(settings, 1 + count_checkpoints(entries))
     try:
-        result = evaluate_games(bench, games, settings, replier)
+        result = evaluate_games(bench, games, settings, replier, seat_opponents(entries, settings))
     finally:
         replier.close()
     path = ResultFiles(settings.output, bench.name).result
-    print(table(result))
+    say(table(result))
     if other:
-        print(comparison(other[0], other[1], read_rows(path)))
-    print(f"result {path}")
+        say(comparison(other[0], other[1], read_rows(path)))
+    say(f"result {path}")
     return result
+
+
+def _check(bench: GameBenchmark, settings: Settings, entries: Sequence[dict]) -> None:
+    """Names of scripted players, before anything is loaded. Raises ``ValueError``."""
+    from ragen.players.scripted import make_scripted
+
+    for entry in entries:
+        if entry.get("type") == "scripted":
+            make_scripted(bench.tag.env_type, entry["name"], **{k: v for k, v in entry.items() if k not in ("type", "name")})
+    if settings.scripted:
+        make_scripted(bench.tag.env_type, settings.scripted)
 
 
 def table(result: dict[str, Any]) -> str:

@@ -30,19 +30,19 @@ _ENDINGS = ("unfinished", "truncated")
 @dataclass(frozen=True)
 class GameBenchmark:
     """``scores``: name of a score -> key of a row (0 or 1 each). ``primary`` is the one to compare by.
-    ``category``: a played game's category, from its freshly reset env and the role of the model."""
+    ``categories``: of a game, from its freshly reset env and the role of the model."""
 
     name: str
     tag: Tag
     max_turn: int
     scores: Mapping[str, str]
     primary: str
-    category: Callable[[Env, str], str]
+    categories: Callable[[Env, str], dict[str, str]]
 
 
-def evaluate_games(bench: GameBenchmark, games: int, settings: Settings, replier) -> dict[str, Any]:
-    """Play ``games`` games and write the result; returns it. A killed run goes on after its last whole
-    chunk; a finished one is returned as it is."""
+def evaluate_games(bench: GameBenchmark, games: int, settings: Settings, replier, seats) -> dict[str, Any]:
+    """Play ``games`` games and write the result; returns it. ``seats``: the players of the other seats.
+    A killed run goes on after its last whole chunk; a finished one is returned as it is."""
     run = _describe(bench, games, settings, replier)
     files = ResultFiles(settings.output, bench.name)
     if known := files.finished(run):
@@ -50,20 +50,23 @@ def evaluate_games(bench: GameBenchmark, games: int, settings: Settings, replier
         return known
     chunks = files.open_chunks(run)
     specs = _deal(bench.tag, games, settings.seed)
-    proxy = replier.proxy({"max_turn": run["prompt"]["max_turn"], "enable_think": settings.think, "window": settings.window})
+    proxy = replier.proxy({"max_turn": run["prompt"]["max_turn"], "enable_think": settings.think, "window": settings.window}, seats)
     sampling = Sampling((settings.seed, EVAL, bench.name), settings.max_tokens, settings.temperature, settings.top_p, settings.top_k)
     size = settings.chunk_size
     progress = Progress(bench.name, games, done=min(games, len(chunks.done) * size))
     for start in range(len(chunks.done) * size, games, size):
         replier.new_chunk()
-        started = time.perf_counter()
+        started, before = time.perf_counter(), replier.tokens()
         trajectories = proxy.play(specs[start : start + size], {bench.tag.name: bench.tag}, sampling, on_done=lambda _: progress.add())
-        rows = [_row(bench, trajectory) for trajectory in trajectories]
-        chunks.add({"rows": rows, "seconds": time.perf_counter() - started})
+        rows = [_row(bench, trajectory, replier.counts_tokens) for trajectory in trajectories]
+        used = [after - known for after, known in zip(replier.tokens(), before, strict=True)]
+        chunks.add({"rows": rows, "tokens": used, "seconds": time.perf_counter() - started})
     progress.close()
     rows = [row for chunk in chunks.done for row in chunk["rows"]]
-    seconds = sum(chunk["seconds"] for chunk in chunks.done)
-    return files.write(run, _summarise(bench, rows, seconds), rows, _samples(bench, rows))
+    result = _summarise(bench, rows, sum(chunk["seconds"] for chunk in chunks.done))
+    for place, side in enumerate(("prompt", "reply")):
+        result["tokens"][side] += sum(chunk["tokens"][place] for chunk in chunks.done)
+    return files.write(run, result, rows, _samples(rows))
 
 
 def _describe(bench: GameBenchmark, games: int, settings: Settings, replier) -> dict[str, Any]:
@@ -87,14 +90,14 @@ def _deal(tag: Tag, games: int, seed: int) -> list[EpisodeSpec]:
     return [group[0] for group in groups]
 
 
-def _row(bench: GameBenchmark, trajectory: Trajectory) -> dict[str, Any]:
+def _row(bench: GameBenchmark, trajectory: Trajectory, counts_tokens: bool) -> dict[str, Any]:
     env = build_env(bench.tag)
     env.reset(seed=trajectory.seed)
     turns, aborted = trajectory.turns, trajectory.status == ABORTED
     row: dict[str, Any] = {
         "id": trajectory.group,
         "seed": trajectory.seed,
-        "category": bench.category(env, trajectory.role),
+        "categories": bench.categories(env, trajectory.role),
         "role": trajectory.role,
         "opponent": trajectory.opponent,
         "status": trajectory.status,
@@ -103,8 +106,8 @@ def _row(bench: GameBenchmark, trajectory: Trajectory) -> dict[str, Any]:
         "turns": len(turns),
         "refused": sum(not turn.valid for turn in turns),
         "cut": sum(turn.cut_at_limit for turn in turns),
-        "prompt_tokens": sum(turn.start for turn in turns),
-        "reply_tokens": sum(turn.end - turn.start for turn in turns),
+        "prompt_tokens": sum(turn.start for turn in turns) if counts_tokens else None,
+        "reply_tokens": sum(turn.end - turn.start for turn in turns) if counts_tokens else None,
     }
     names = set(bench.scores.values()) | set(_ENDINGS)
     row |= {name: None if aborted else int(trajectory.metrics[name]) for name in sorted(names - {"success"}) if name in trajectory.metrics}
@@ -117,16 +120,16 @@ def _row(bench: GameBenchmark, trajectory: Trajectory) -> dict[str, Any]:
 
 def _summarise(bench: GameBenchmark, rows: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
     played = [row for row in rows if row["status"] != ABORTED]
-    categories = sorted({row["category"] for row in rows})
+    kinds = sorted({kind for row in rows for kind in row["categories"]})
     return {
         "primary": bench.primary,
         "counts": {"games": len(rows), "played": len(played), "aborted": len(rows) - len(played),
                    "turns": sum(row["turns"] for row in played), "refused_turns": sum(row["refused"] for row in played),
                    "cut_replies": sum(row["cut"] for row in played)},
         "scores": _scores(bench, played),
-        "by_category": {name: _scores(bench, [row for row in played if row["category"] == name]) for name in categories},
+        "by_category": {kind: _by_category(bench, played, kind) for kind in kinds},
         "reward": stats.mean([row["reward"] for row in played]),
-        "tokens": {key: sum(row[f"{key}_tokens"] for row in rows) for key in ("prompt", "reply")},
+        "tokens": {key: sum(row[f"{key}_tokens"] or 0 for row in rows) for key in ("prompt", "reply")},
         "seconds": seconds,
     }  # fmt: skip
 
@@ -141,7 +144,12 @@ def _scores(bench: GameBenchmark, played: Sequence[Mapping[str, Any]]) -> dict[s
     return scores
 
 
-def _samples(bench: GameBenchmark, rows: Sequence[Mapping[str, Any]]) -> str:
+def _by_category(bench: GameBenchmark, played: Sequence[Mapping[str, Any]], kind: str) -> dict[str, dict]:
+    names = sorted({row["categories"][kind] for row in played})
+    return {name: _scores(bench, [row for row in played if row["categories"][kind] == name]) for name in names}
+
+
+def _samples(rows: Sequence[Mapping[str, Any]]) -> str:
     kinds = {
         "success": [row for row in rows if row["success"]],
         "no success": [row for row in rows if row["success"] == 0 and not row["refused"]],

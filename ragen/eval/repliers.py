@@ -1,28 +1,41 @@
-"""Who replies in an evaluation: a model over an engine, a model behind a server, or a rule."""
+"""Who replies in an evaluation: a model over an engine, a model behind a server, or a rule.
+
+A replier answers questions (``reply``) and plays games (``proxy``); ``new_chunk`` makes it forget what it did
+before, ``tokens`` counts what it used where a row cannot say.
+"""
 
 from __future__ import annotations
 
 import functools
 import logging
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ragen.eval.cli import Settings
-from ragen.eval.results import hash_model
+from ragen.eval.player_episodes import ApiEpisode, PlayerEpisode
+from ragen.eval.questions import FAILED, TOO_LONG, Answer, QuestionBenchmark, Request, scripted_text
 from ragen.eval.text_chat import TextChat
 from ragen.llm_agent.agent_proxy import AgentProxy
 from ragen.llm_agent.ctx_manager import ChatTokens
-from ragen.llm_agent.episode import Agent, Episode, EpisodeLimits
-from ragen.players.base import Pending, Player, SeatView
+from ragen.llm_agent.episode import EpisodeLimits
+from ragen.players.base import PlayerError
 from ragen.players.factory import PlayerFactory
-from verl.workers.rollout.base import Reply, RolloutEngine, SamplingParams
+from verl.workers.rollout.base import RolloutEngine, SamplingParams
 
 logger = logging.getLogger(__name__)
 
-_LONGEST = 8192  # default limit of prompt plus reply, in tokens
+OnDone = Callable[[], None]
 _NO_LIMIT = 10**9  # of a text chat, whose "tokens" are bytes
+
+
+@dataclass
+class Seats:
+    """Players of a game's other seats: a factory, and the engines that checkpoints among them need.
+    ``first``: index of the first of those engines in the runner."""
+
+    factory: PlayerFactory = field(default_factory=PlayerFactory)
+    engines: list[RolloutEngine] = field(default_factory=list)
 
 
 @dataclass
@@ -32,17 +45,49 @@ class ModelReplier:
     engine: RolloutEngine
     chat: ChatTokens
     identity: dict[str, Any]
+    counts_tokens = True
 
-    def proxy(self, limits: dict[str, Any]) -> AgentProxy:
+    def __post_init__(self) -> None:
+        self._all = [self.engine]
+
+    def proxy(self, limits: dict[str, Any], seats: Seats) -> AgentProxy:
         """Plays games exactly as a training worker does."""
-        return AgentProxy([self.engine], self.chat, PlayerFactory(), EpisodeLimits(max_model_len=self.engine.max_model_len, **limits))
+        self._all = [self.engine, *seats.engines]
+        return AgentProxy(self._all, self.chat, seats.factory, EpisodeLimits(max_model_len=self.engine.max_model_len, **limits))
 
     def new_chunk(self) -> None:
-        """Forget what earlier chunks left behind, so that a resumed run's are bit for bit the same."""
-        self.engine.reset_prefix_cache()
+        """Forget cached prefixes, so that a resumed run's chunks are bit for bit those of an unbroken one."""
+        for engine in self._all:
+            engine.reset_prefix_cache()
+
+    def reply(self, requests: Sequence[Request], bench: QuestionBenchmark, settings: Settings, on_done: OnDone) -> list[Answer]:
+        """Answers in the order of ``requests``, generated with continuous batching."""
+        answers: list[Answer | None] = [None] * len(requests)
+        lengths, room = {}, self.engine.max_model_len
+        prompts: dict[str, list[int]] = {}  # samples of one question share their prompt
+        for i, request in enumerate(requests):
+            ids = prompts.get(request.question.id) or self.chat.prompt(request.question.turns)
+            prompts[request.question.id] = ids
+            if len(ids) >= room:
+                answers[i] = Answer(status=TOO_LONG, tokens=(len(ids), 0), error=f"the prompt has {len(ids)} tokens, max_model_len is {room}")
+                on_done()
+                continue
+            lengths[i] = len(ids)
+            params = SamplingParams(min(settings.max_tokens, room - len(ids)), settings.temperature, settings.top_p, settings.top_k, request.seed, self.chat.stop_ids)
+            self.engine.add(str(i), ids, params)
+        while self.engine.unfinished:
+            for reply in self.engine.step():
+                i = int(reply.request_id)
+                answers[i] = Answer(self.chat.decode_reply(reply.token_ids), tokens=(lengths[i], len(reply.token_ids)), cut=reply.cut)
+                on_done()
+        return answers
+
+    def tokens(self) -> tuple[int, int]:
+        return (0, 0)  # its rows count them
 
     def close(self) -> None:
-        self.engine.close()
+        for engine in self._all:
+            engine.close()
 
 
 @dataclass
@@ -52,140 +97,74 @@ class ScriptedReplier:
     name: str
     chat: TextChat
     identity: dict[str, Any] = field(default_factory=dict)
+    counts_tokens = False
 
     def __post_init__(self) -> None:
         self.identity = {"kind": "scripted", "name": self.name}
 
-    def proxy(self, limits: dict[str, Any]) -> AgentProxy:
+    def proxy(self, limits: dict[str, Any], seats: Seats) -> AgentProxy:
         make = functools.partial(PlayerEpisode, name=self.name)
-        return AgentProxy([], self.chat, PlayerFactory(), EpisodeLimits(max_model_len=_NO_LIMIT, **limits), make)
+        return AgentProxy(list(seats.engines), self.chat, seats.factory, EpisodeLimits(max_model_len=_NO_LIMIT, **limits), make)
 
     def new_chunk(self) -> None:
-        pass
+        """It remembers nothing."""
+
+    def reply(self, requests: Sequence[Request], bench: QuestionBenchmark, settings: Settings, on_done: OnDone) -> list[Answer]:
+        """Raises ``ValueError`` if the benchmark has no such script."""
+        answers = []
+        for request in requests:
+            try:
+                answers.append(Answer(scripted_text(bench, self.name, request)))
+            except KeyError:
+                raise ValueError(f"--scripted {self.name}: {bench.name} knows random and perfect") from None
+            on_done()
+        return answers
+
+    def tokens(self) -> tuple[int, int]:
+        return (0, 0)
 
     def close(self) -> None:
-        pass
-
-
-class PlayerEpisode(Episode):
-    """An episode whose trained seat is taken by the scripted player ``name`` of its game."""
-
-    def __init__(self, *args: Any, name: str):
-        super().__init__(*args)
-        self._scripted = name
-
-    async def _sample(self, agent: Agent, seat: int, prompt: list[int], params: SamplingParams) -> Reply:
-        env_type = getattr(self.env, "current_env_type", self.spec.env_type)
-        player: Player = self.make_player({"type": "scripted", "name": self._scripted}, env_type)
-        view = SeatView(
-            env_type=env_type, seat=seat, seed=self.spec.seed, rules=self.env.rules(seat), observation=self.env.observe(seat),
-            feedback=agent.feedback, public=self.env.public(seat), legal=self.env.legal(seat), attempt=_refused_in_a_row(agent),
-        )  # fmt: skip
-        thought = "<think></think>" if self.limits.enable_think else ""
-        return _text_reply(f"{thought}<answer>{await player.reply(view)}</answer>")
+        """It holds nothing."""
 
 
 @dataclass
 class ApiReplier:
-    """A model behind an OpenAI-compatible server (:mod:`ragen.eval.api`)."""
+    """A model behind an OpenAI-compatible server. ``client``: an :class:`ragen.eval.api.ApiClient`."""
 
     client: Any
     chat: TextChat
     identity: dict[str, Any] = field(default_factory=dict)
+    counts_tokens = False
 
     def __post_init__(self) -> None:
         self.identity = {"kind": "api", "name": self.client.model, "url": self.client.url}
 
-    def proxy(self, limits: dict[str, Any]) -> AgentProxy:
+    def proxy(self, limits: dict[str, Any], seats: Seats) -> AgentProxy:
         make = functools.partial(ApiEpisode, client=self.client)
-        return AgentProxy([], self.chat, PlayerFactory(), EpisodeLimits(max_model_len=_NO_LIMIT, **limits), make)
+        return AgentProxy(list(seats.engines), self.chat, seats.factory, EpisodeLimits(max_model_len=_NO_LIMIT, **limits), make)
 
     def new_chunk(self) -> None:
-        pass
+        """The server's business."""
+
+    def reply(self, requests: Sequence[Request], bench: QuestionBenchmark, settings: Settings, on_done: OnDone) -> list[Answer]:
+        futures = [self.client.ask(self.chat.messages(request.question.turns), request.seed) for request in requests]
+        answers = []
+        try:
+            for future in futures:
+                try:
+                    said = future.result()
+                    answers.append(Answer(said.text, tokens=said.tokens, cut=said.cut))
+                except PlayerError as failure:
+                    answers.append(Answer(status=FAILED, error=str(failure)))
+                on_done()
+        finally:
+            for future in futures:
+                future.cancel()
+        return answers
+
+    def tokens(self) -> tuple[int, int]:
+        """Prompt and reply tokens that the server has counted so far."""
+        return self.client.tokens()
 
     def close(self) -> None:
-        pass
-
-
-class ApiEpisode(Episode):
-    """An episode whose trained seat is played by a server's model, the whole conversation sent each turn."""
-
-    def __init__(self, *args: Any, client: Any):
-        super().__init__(*args)
-        self._client = client
-
-    async def _sample(self, agent: Agent, seat: int, prompt: list[int], params: SamplingParams) -> Reply:
-        messages = self.chat.messages(agent.conversation.turns)
-        future: Future = self._client.ask(messages, params)
-        try:
-            return _text_reply(await Pending(future))
-        finally:
-            future.cancel()  # an episode that is closed while it waits
-
-
-def make_replier(settings: Settings) -> ModelReplier | ScriptedReplier | ApiReplier:
-    """The replier that a command line names. Raises ``ValueError`` or ``FileNotFoundError`` if it cannot be had."""
-    if settings.scripted:
-        return ScriptedReplier(settings.scripted, TextChat(settings.system_prompt))
-    if settings.api:
-        from ragen.eval.api import ApiClient
-
-        return ApiReplier(ApiClient(settings), TextChat(settings.system_prompt))
-    return _model_replier(settings)
-
-
-def _model_replier(settings: Settings) -> ModelReplier:
-    import torch
-    from omegaconf import OmegaConf
-    from transformers import AutoConfig
-
-    from verl.utils.tokenizer import hf_tokenizer
-    from verl.workers.rollout import build_engine
-
-    folder = model_folder(settings.model_path)
-    trust = settings.trust_remote_code
-    tokenizer = hf_tokenizer(str(folder), trust_remote_code=trust)
-    able = getattr(AutoConfig.from_pretrained(folder, trust_remote_code=trust).get_text_config(), "max_position_embeddings", None)
-    length = settings.max_model_len or min(able or _LONGEST, _LONGEST)
-    if able and length > able:
-        raise ValueError(f"--max_model_len {length}: {folder} was made for at most {able} tokens")
-    dtype = settings.dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
-    rollout = {
-        "name": settings.engine, "dtype": dtype, "max_model_len": length, "tensor_model_parallel_size": 1,
-        "gpu_memory_utilization": settings.gpu_memory_utilization, "kv_cache_memory_bytes": settings.kv_cache_memory_bytes,
-        "block_size": None if torch.cuda.is_available() else 32, "max_num_seqs": settings.max_num_seqs,
-        "enforce_eager": settings.enforce_eager,
-    }  # fmt: skip
-    engine = build_engine(OmegaConf.create(rollout), str(folder), trust_remote_code=trust, seed=settings.seed)
-    identity = {"kind": "model", "name": settings.model_path, "hash": hash_model(folder), "dtype": dtype,
-                "engine": settings.engine, "max_model_len": length, "max_num_seqs": settings.max_num_seqs}  # fmt: skip
-    return ModelReplier(engine, ChatTokens(tokenizer, system_prompt=settings.system_prompt), identity)
-
-
-def model_folder(name: str) -> Path:
-    """The folder of a model: ``name`` itself, or where the hub's model ``name`` lies (downloaded if need be)."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise FileNotFoundError(f"--model_path: there is no folder {name}")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]))
-    except Exception as error:  # noqa: BLE001  the hub's client raises many kinds; all mean the same here
-        raise FileNotFoundError(f"--model_path: {name} is neither a folder nor a model that the hub gives ({type(error).__name__}: {error})") from None
-
-
-def _text_reply(text: str) -> Reply:
-    ids = list(text.encode())
-    return Reply("", ids, [0.0] * len(ids), cut=False)
-
-
-def _refused_in_a_row(agent: Agent) -> int:
-    count = 0
-    for turn in reversed(agent.turns):
-        if turn.valid:
-            break
-        count += 1
-    return count
+        """The connections are closed with the process."""

@@ -46,7 +46,7 @@ class RetryRule:
         return max(grown * random.uniform(0.5, 1.5), min(asked, self.max_backoff_s))
 
 
-class _Again(Exception):
+class TryAgain(Exception):
     """A fault that another try may not meet."""
 
     def __init__(self, reason: str, retry_after: float = 0.0):
@@ -77,7 +77,7 @@ class Endpoint:
             try:
                 async with self._slots:
                     return await self._once(body, rule, usage)
-            except _Again as fault:
+            except TryAgain as fault:
                 reason, asked = str(fault), fault.retry_after
             except PlayerError:
                 usage.add(failures=1)
@@ -100,9 +100,9 @@ class Endpoint:
                 status, after = response.status, response.headers.get("Retry-After", "")
                 text = (await response.read()).decode("utf-8", errors="replace")
         except asyncio.TimeoutError:
-            raise _Again(f"no answer within {rule.timeout_s:g} s") from None
+            raise TryAgain(f"no answer within {rule.timeout_s:g} s") from None
         except (aiohttp.ClientError, OSError) as fault:
-            raise _Again(self.keys.redact(f"{type(fault).__name__}: {fault}")) from None
+            raise TryAgain(self.keys.redact(f"{type(fault).__name__}: {fault}")) from None
         finally:
             usage.add(wait_s=loop.time() - start)
         if status != 200:
@@ -113,7 +113,7 @@ class Endpoint:
         told = self.keys.redact(" ".join(text.split()))[:200]
         reason = f"HTTP {status}: {told}"
         if status in _RETRY_STATUS or status >= 500 or (status in _KEY_STATUS and len(self.keys) > 1):
-            raise _Again(reason, float(after) if re.fullmatch(r"\d+(\.\d+)?", after.strip()) else 0.0)
+            raise TryAgain(reason, float(after) if re.fullmatch(r"\d+(\.\d+)?", after.strip()) else 0.0)
         hint = "; check the key" if status in _KEY_STATUS else "; check model_name and base_url" if status == 404 else ""
         raise PlayerError(f"{body['model']} at {self.url}: {reason}{hint}")
 
@@ -123,11 +123,11 @@ class Endpoint:
             choice = answer["choices"][0]
             content = choice["message"].get("content")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            raise _Again(f"not an answer: {self.keys.redact(text)[:80]!r}") from None
+            raise TryAgain(f"not an answer: {self.keys.redact(text)[:80]!r}") from None
         usage.add(calls=1)
         usage.add_tokens(answer.get("usage"))
         said = without_thoughts(content) if isinstance(content, str) else ""
         if not said:
             cut = f" (cut at max_tokens={body.get('max_tokens')})" if choice.get("finish_reason") == "length" else ""
-            raise _Again(f"an empty answer{cut}")
+            raise TryAgain(f"an empty answer{cut}")
         return said

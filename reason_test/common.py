@@ -1,0 +1,15 @@
+"""CommonGen: concept coverage, and win-or-tie by a judge model (--judge).
+
+python reason_test/common.py --model_path DIR --output results/
+"""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from ragen.eval.cli import run
+from ragen.eval.question_benchmarks import main_common
+
+if __name__ == "__main__":
+    raise SystemExit(run(main_common))

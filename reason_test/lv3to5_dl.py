@@ -1,0 +1,15 @@
+"""MATH500, or (--dataset simplerl_test) the SimpleRL-Zoo test file: strict and flexible.
+
+python reason_test/lv3to5_dl.py --model_path DIR --output results/
+"""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from ragen.eval.cli import run
+from ragen.eval.question_benchmarks import main_lv3to5
+
+if __name__ == "__main__":
+    raise SystemExit(run(main_lv3to5))

@@ -1,0 +1,15 @@
+"""GSM8K: strict and flexible.
+
+python reason_test/math_dl.py --model_path DIR --output results/
+"""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from ragen.eval.cli import run
+from ragen.eval.question_benchmarks import main_gsm8k
+
+if __name__ == "__main__":
+    raise SystemExit(run(main_gsm8k))

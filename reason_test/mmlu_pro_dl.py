@@ -1,0 +1,15 @@
+"""MMLU-Pro by category; --shots 5 for few-shot.
+
+python reason_test/mmlu_pro_dl.py --model_path DIR --output results/
+"""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from ragen.eval.cli import run
+from ragen.eval.question_benchmarks import main_mmlu_pro
+
+if __name__ == "__main__":
+    raise SystemExit(run(main_mmlu_pro))

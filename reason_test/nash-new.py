@@ -1,0 +1,15 @@
+"""The paper's nine matrix games.
+
+python reason_test/nash-new.py --model_path DIR --output results/
+"""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from ragen.eval.cli import run
+from ragen.eval.game_benchmarks import main_nash
+
+if __name__ == "__main__":
+    raise SystemExit(run(main_nash))
