@@ -91,7 +91,7 @@ def _cluster():
         yield
         return
     folder = tempfile.mkdtemp(prefix="ray_")
-    ray.init(num_cpus=2, include_dashboard=False, _temp_dir=folder, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, _temp_dir=folder, log_to_driver=False)
     try:
         yield
     finally:

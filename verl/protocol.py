@@ -198,7 +198,7 @@ class DataProto:
         rest = self.repeat(n_split)
         batch, arrays = rest.batch, rest.non_tensor_batch
         for key in split_keys:
-            old = self.batch[key] if self.batch is not None and key in self.batch.keys() else self.non_tensor_batch[key]
+            old = self.non_tensor_batch[key] if key in self.non_tensor_batch else self.batch[key]
             if old.ndim < 2 or old.shape[1] % n_split:
                 raise DataProtoError(f"{key!r} of shape {tuple(old.shape)} has no second dimension in {n_split} equal parts")
             new = old.reshape(len(self) * n_split, old.shape[1] // n_split, *old.shape[2:])
@@ -258,11 +258,10 @@ class DataProto:
             raise ValueError(f"{len(pair[0])} old_keys cannot take {len(pair[1])} new_keys: one each")
         require_keys(pair[0], () if self.batch is None else self.batch.keys(), "rename: batch")
         names = dict(zip(*pair, strict=True))
-        renamed = [names.get(key, key) for key in self.batch.keys()]
-        if len(set(renamed)) != len(renamed):
+        renamed = {names.get(key, key): value for key, value in self.batch.items()}
+        if len(renamed) != len(list(self.batch.keys())):
             raise DataProtoError(f"rename {names}: two entries of the batch would get one name")
-        values = list(self.batch.values())
-        self.batch = TensorDict(dict(zip(renamed, values, strict=True)), self.batch.batch_size, device=self.batch.device)
+        self.batch = TensorDict(renamed, self.batch.batch_size, device=self.batch.device)
         return self
 
     def union(self, other: DataProto) -> DataProto:

@@ -130,7 +130,8 @@ def load(path: str | os.PathLike) -> tuple[TensorDict | None, dict, dict]:
         with safe_open(path, framework="pt") as f:
             header = json.loads((f.metadata() or {}).get("dataproto", "{}"))
             # clones, because safetensors maps the file, which may be replaced while we hold the tensors
-            tensors = {name: f.get_tensor(name).clone() for name in f.keys()}
+            names = f.keys()
+            tensors = {name: f.get_tensor(name).clone() for name in names}
     except SafetensorError as e:
         raise DataProtoError(f"{os.fspath(path)} is no DataProto saved by save_to_disk ({e})") from e
     if header.get("format") != _FORMAT:

@@ -23,18 +23,17 @@ def union_tensor_dict(tensor_dict1: TensorDict, tensor_dict2: TensorDict) -> Ten
         raise DataProtoError(
             f"cannot unite batches of sizes {tuple(tensor_dict1.batch_size)} and {tuple(tensor_dict2.batch_size)}"
         )
-    for key in tensor_dict2.keys():
-        if key in tensor_dict1.keys() and not tensors_equal(tensor_dict1[key], tensor_dict2[key]):
-            raise DataProtoError(_conflict(key, "tensor_dict", tensor_dict1[key].shape, tensor_dict2[key].shape))
-    for key in tensor_dict2.keys():
-        if key not in tensor_dict1.keys():
-            tensor_dict1[key] = tensor_dict2[key]
+    present = dict(tensor_dict1.items())  # a TensorDict itself iterates over rows
+    for key, value in tensor_dict2.items():
+        if key in present and not tensors_equal(present[key], value):
+            raise DataProtoError(_conflict(key, "tensor_dict", present[key].shape, value.shape))
+    for key, value in tensor_dict2.items():
+        if key not in present:
+            tensor_dict1[key] = value
     return tensor_dict1
 
 
-def union_numpy_dict(
-    tensor_dict1: dict[str, np.ndarray], tensor_dict2: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+def union_numpy_dict(tensor_dict1: dict[str, np.ndarray], tensor_dict2: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """As :func:`union_tensor_dict`, for dictionaries of arrays (object arrays are compared deeply)."""
     for key, value in tensor_dict2.items():
         if not isinstance(value, np.ndarray) or not isinstance(tensor_dict1.get(key, value), np.ndarray):

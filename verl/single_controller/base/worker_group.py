@@ -25,9 +25,7 @@ class ResourcePool:
         n_gpus_per_node: devices of a node.
     """
 
-    def __init__(
-        self, process_on_nodes: list[int] | None = None, max_colocate_count: int = 10, n_gpus_per_node: int = 8
-    ) -> None:
+    def __init__(self, process_on_nodes: list[int] | None = None, max_colocate_count: int = 10, n_gpus_per_node: int = 8) -> None:
         self._store = list(process_on_nodes or [])
         if any(not isinstance(n, int) or n < 1 for n in self._store):
             raise ValueError(f"process_on_nodes must be positive integers, one a node, got {process_on_nodes}")
@@ -106,9 +104,7 @@ class WorkerGroup:
         """Start the method on rank 0; returns its reference."""
         raise TypeError(f"{type(self).__name__} does not say how to execute")
 
-    def gather(
-        self, refs: list[Any], method_name: str = "a non-blocking call", ranks: list[int] | None = None
-    ) -> list[Any]:
+    def gather(self, refs: list[Any], method_name: str = "a non-blocking call", ranks: list[int] | None = None) -> list[Any]:
         """Wait for references (of ``ranks``, by default of 0, 1, ...) and return their values."""
         raise TypeError(f"{type(self).__name__} does not say how to wait")
 

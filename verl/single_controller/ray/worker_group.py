@@ -222,9 +222,7 @@ class RayWorkerGroup(WorkerGroup):
         """The same as :meth:`execute_rank_zero_async`."""
         return self.execute_rank_zero_async(method_name, *args, **kwargs)
 
-    def gather(
-        self, refs: list[Any], method_name: str = "a non-blocking call", ranks: list[int] | None = None
-    ) -> list[Any]:
+    def gather(self, refs: list[Any], method_name: str = "a non-blocking call", ranks: list[int] | None = None) -> list[Any]:
         """Values of object references (of ``ranks``, by default of 0, 1, ...), with a dead or failing
         worker named (``ray.get`` would wait for ever where the others are stuck)."""
         return liveness.gather(self._workers, refs, method_name, ranks=ranks)
