@@ -16,6 +16,9 @@ DEVICE = "cpu"  # of this rank; run_ranks(device="cuda") sets it there
 PRELOAD = ["torch", "torch.distributed.fsdp", "torch.distributed.checkpoint", "transformers.models.qwen2.modeling_qwen2", "peft"]
 
 
+mp.get_context("forkserver").set_forkserver_preload(PRELOAD)  # libraries are imported once, not once a rank
+
+
 class Wrapped(torch.nn.Module):
     """A module around the language model, as the workers have one."""
 
@@ -129,7 +132,6 @@ def run_ranks(world_size, function, *args, device="cpu"):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.get_context("forkserver").set_forkserver_preload(PRELOAD)
     mp.start_processes(_enter, (world_size, port, function, args, device), nprocs=world_size, start_method="forkserver")
 
 
