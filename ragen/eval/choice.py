@@ -159,6 +159,5 @@ MMLU_PRO = ChoiceKind(
     "mmlu_pro", Source("mmlu_pro/mmlu_pro_test_sample.jsonl", "TIGER-Lab/MMLU-Pro"),
     Source("mmlu_pro/mmlu_pro_validation.jsonl", "TIGER-Lab/MMLU-Pro", None, "validation"), "category", _mmlu_pro,
 )  # fmt: skip
-SOCIAL = ChoiceKind(
-    "social_i_qa", Source("social_i_qa/dev.jsonl", "allenai/social_i_qa", None, "validation"), None, None, _social,
-)  # fmt: skip
+#: allenai/social_i_qa is a loading script, which `datasets` no longer runs; this is the same data as parquet
+SOCIAL = ChoiceKind("social_i_qa", Source("social_i_qa/dev.jsonl", "lighteval/siqa", None, "validation"), None, None, _social)

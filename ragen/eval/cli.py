@@ -159,7 +159,10 @@ def say(text: str) -> None:
 
 
 def run(main: Callable[[Sequence[str] | None], Any], argv: Sequence[str] | None = None) -> int:
-    """A script's entry: quiet libraries, errors as sentences, 130 on Ctrl-C."""
+    """A script's entry: quiet libraries, errors as sentences. Exit status 0; 2 for what the user must mend, 3
+    where a benchmark has no data on this machine, 130 on Ctrl-C."""
+    from ragen.eval.data import NoData
+
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: a busy core makes generation ten times slower
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -168,7 +171,7 @@ def run(main: Callable[[Sequence[str] | None], Any], argv: Sequence[str] | None 
         main(argv)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 3 if isinstance(error, NoData) else 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on where it was", file=sys.stderr)
         return 130

@@ -16,15 +16,21 @@ from ragen.eval.results import digest, hash_files
 _KINDS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
 
 
+class NoData(FileNotFoundError):
+    """A benchmark's default data is not on this machine."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a benchmark's rows lie if nobody says. ``file``: beneath ``$GIFT_DATA`` or ``data/``
-    (``scripts/download_data.sh`` fills it). ``hub``: name, configuration and split on the hub."""
+    (``scripts/download_data.sh`` fills it). ``hub``, ``config``, ``split``: on the hub; ``hub_file``: the file in
+    its repository, where that says more than a configuration."""
 
     file: str
     hub: str
     config: str | None = None
     split: str = "test"
+    hub_file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def _local(source: Source) -> Path:
         if (root / source.file).is_file():
             return root / source.file
     looked = " and ".join(str(root / source.file) for root in roots)
-    raise FileNotFoundError(
+    raise NoData(
         f"no data: looked for {looked}. Give --data FILE, or --data hub for {source.hub}, or run scripts/download_data.sh"
     )
 
@@ -116,9 +122,11 @@ def _with_labels(rows: list[dict[str, Any]], labels: Path, path: Path) -> list[d
 def _from_hub(name: str, source: Source) -> Rows:
     import datasets
 
-    config = source.config if name == source.hub else None
+    own = name == source.hub
+    config = source.config if own else None
+    files = {source.split: source.hub_file} if own and source.hub_file else None
     try:
-        found = datasets.load_dataset(name, config, split=source.split)
+        found = datasets.load_dataset(name, config, split=source.split, data_files=files)
     except Exception as error:  # noqa: BLE001  the hub's client raises many kinds; all mean the same here
         raise FileNotFoundError(
             f"--data: the hub gives no {name} (config {config}, split {source.split}): {type(error).__name__}: {error}. "

@@ -32,7 +32,8 @@ class MathKind:
 
 MATH500 = MathKind("math500", Source("math/math500.jsonl", "HuggingFaceH4/MATH-500"))
 SIMPLERL = MathKind(
-    "simplerl_test", Source("math/simplelr_qwen_level3to5/test.parquet", "hkust-nlp/SimpleRL-Zoo-Data", "simplelr_qwen_level3to5")
+    "simplerl_test",
+    Source("math/simplelr_qwen_level3to5/test.parquet", "hkust-nlp/SimpleRL-Zoo-Data", hub_file="simplelr_qwen_level3to5/test.parquet"),
 )
 GSM8K = MathKind("gsm8k", Source("math/gsm8k_test.jsonl", "openai/gsm8k", "main"), numbers=True)
 
