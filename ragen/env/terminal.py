@@ -30,8 +30,8 @@ def play_in_terminal(env_type: str, argv: list[str] | None = None) -> None:
     parser.add_argument("--config", action="append", default=[], metavar="KEY=VALUE", help="key of the game's config, e.g. opening_moves=0")
     args = parser.parse_args(argv)
     try:
-        env = make_env(env_type, _pairs(args.config))
-        opponent = make_scripted(env_type, args.opponent, **_pairs(args.option)) if env.seats > 1 else None
+        env = make_env(env_type, key_value_pairs(args.config))
+        opponent = make_scripted(env_type, args.opponent, **key_value_pairs(args.option)) if env.seats > 1 else None
         play(env, env_type, args.seed, opponent, input, print)
     except ValueError as error:
         parser.error(str(error))
@@ -108,7 +108,7 @@ def _opponent_moves(env: Env, env_type: str, seat: int, seed: int, opponent: Pla
     raise ValueError(f"{env_type}: the scripted player {opponent.name} made no legal move in 5 attempts: {feedback}")
 
 
-def _pairs(items: list[str]) -> Mapping[str, Any]:
+def key_value_pairs(items: list[str]) -> Mapping[str, Any]:
     """``["opening_moves=0"]`` -> ``{"opening_moves": 0}``; values are YAML."""
     pairs = {}
     for item in items:

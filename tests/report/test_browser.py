@@ -1,9 +1,7 @@
 """The report in a real browser: headless Chromium, driven by selenium."""
 
 import json
-import shutil
 import threading
-import time
 
 import pytest
 from fake_runs import write_large_run, write_run
@@ -11,29 +9,14 @@ from fake_runs import write_large_run, write_run
 from ragen.report.page import write_report
 from ragen.report.runs import load_run, load_runs
 from ragen.report.watch import Watched, make_server
+from tests.browser import errors, js, open_browser, until
 
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--window-size=1400,1000", "--disable-dev-shm-usage",
-)  # fmt: skip
 EVIL = "</script><script>window.evil=1</script><img src=x onerror=window.evil=1>"
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install selenium")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no Chromium with its driver here: apt-get install -y chromium chromium-driver")
-    options = selenium.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    window = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
-    yield window
-    window.quit()
+    yield from open_browser(tmp_path_factory.mktemp("profile"))
 
 
 @pytest.fixture(scope="module")
@@ -42,27 +25,11 @@ def report(tmp_path_factory):
     return write_report([load_run(folder)], folder / "report.html")
 
 
-def until(say, what, seconds=60):
-    end = time.monotonic() + seconds
-    while not (value := say()):
-        assert time.monotonic() < end, f"waited {seconds} s for {what}"
-        time.sleep(0.1)
-    return value
-
-
 def visit(browser, where):
     for kind in ("browser", "performance"):
         browser.get_log(kind)
     browser.get(where if str(where).startswith("http") else where.as_uri())
     until(lambda: browser.execute_script("return document.documentElement.dataset.ready"), "the page")
-
-
-def js(browser, code, *args):
-    return browser.execute_script(code, *args)
-
-
-def errors(browser):
-    return [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
 
 def events(browser):

@@ -53,7 +53,8 @@ class TicTacToeEnv(Env):
         return self._rules[seat]
 
     def observe(self, seat: int) -> str:
-        return f"{board_text(self.board)}\nYour move, {MARKS[seat]}."
+        board = board_text(self.board)
+        return board if ttt.is_over(self.board) else f"{board}\nYour move, {MARKS[seat]}."
 
     def public(self, seat: int) -> tuple[str, str]:
         return self.board, MARKS[seat]
