@@ -17,6 +17,10 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from verl.utils.secrets import MaskingFilter
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(MaskingFilter())
 
     from ragen.trainer.config import compose, validate_config
     from ragen.trainer.memory import plan_run

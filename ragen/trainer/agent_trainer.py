@@ -34,6 +34,8 @@ from ragen.workers.agent_worker import PlayOrder
 from verl.protocol import DataProto, pad_dataproto_to_divisor, unpad_dataproto
 from verl.trainer.ppo.core_algos import get_kl_controller
 from verl.utils.checkpoint import CheckpointDir
+from verl.utils.checkpoint.checkpoint_manager import resolve_resume
+from verl.utils.checkpoint.shared_folder import check_shared_folder
 from verl.utils.tokenizer import hf_tokenizer
 from verl.utils.tracking import Tracking
 
@@ -73,6 +75,8 @@ class AgentTrainer:
         trainer = self.config.trainer
         self.checkpoints.clean()
         self.workers = start_workers(self.config, self.plan.device)
+        if trainer.nnodes > 1:
+            check_shared_folder(self.folder, self.workers.actor.confirm_shared_folder)
         self.step = self._resume()
         self.tracking = Tracking(
             project_name=trainer.project_name, experiment_name=trainer.experiment_name,
@@ -271,7 +275,9 @@ class AgentTrainer:
         # metrics first: a run killed between the two plays the step again and cuts this line off
         self._log(step, metrics)
         self.display.phase("saving")
-        with self.checkpoints.saving(step, self._driver_state) as folder:
+        groups = [g for g in (self.workers.actor, self.workers.critic) if g is not None]
+        needed = sum(g.checkpoint_bytes()[0] for g in groups)
+        with self.checkpoints.saving(step, self._driver_state, needed) as folder:
             self.workers.actor.save_checkpoint(str(folder / "actor"), global_step=step)
             if self.workers.critic is not None:
                 self.workers.critic.save_checkpoint(str(folder / "critic"), global_step=step)
@@ -279,11 +285,10 @@ class AgentTrainer:
     def _resume(self) -> int:
         """Load the checkpoint that ``trainer.resume_mode`` names; the step it was saved at, or 0."""
         trainer = self.config.trainer
-        if trainer.resume_mode == "disable":
+        found = resolve_resume(self.folder, trainer.resume_mode, trainer.resume_from_path)
+        if found is None:
             return 0
-        source = Path(trainer.resume_from_path) if trainer.resume_mode == "resume_path" else self.checkpoints.latest()
-        if source is None:
-            return 0
+        source = Path(found)
         step = self.checkpoints.verify(source)
         log.info("resuming from %s", source)
         self.workers.actor.load_checkpoint(str(source / "actor"))

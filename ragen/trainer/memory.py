@@ -87,6 +87,7 @@ def memory_setup(config: Mapping[str, Any], plan: ResolvedPlan, device_bytes: fl
         engine_bytes=_BYTES[rollout["dtype"]],
         tensor_parallel=plan.tensor_parallel,
         reshard_after_forward=fsdp["reshard_after_forward"],
+        min_num_params=fsdp["wrap_policy"]["min_num_params"],
         checkpointing=model["enable_gradient_checkpointing"],
         param_offload=fsdp["param_offload"] or fsdp["offload_policy"],
         optimizer_offload=fsdp["optimizer_offload"] or fsdp["offload_policy"],

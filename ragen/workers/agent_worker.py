@@ -21,6 +21,7 @@ from ragen.players.factory import PlayerFactory
 from ragen.players.policy import PastSelfPlayer
 from verl.model_merger import MergeConfig, merge
 from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils.checkpoint.shared_folder import confirm_shared_folder
 from verl.utils.tokenizer import hf_tokenizer
 from verl.workers.fsdp_workers import ActorRolloutRefWorker
 from verl.workers.rollout import build_engine
@@ -121,6 +122,11 @@ class AgentWorker(ActorRolloutRefWorker):
         if self.leader is not None:
             self.leader.release()
         return trajectories, {"seconds": time.perf_counter() - started, **self.proxy.players.metrics()}
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def confirm_shared_folder(self, path: str, token: str) -> str:
+        """Whether this rank sees the driver's folder (several nodes need a shared one)."""
+        return confirm_shared_folder(path, token)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def sleep_engine(self) -> None:

@@ -11,29 +11,29 @@ import torch
 
 from ragen.llm_agent.ctx_manager import ChatTokens
 from ragen.llm_agent.reply_format import format_instruction
-from scripts.starter.pretrain import build_model, encode, train
+from scripts.starter.pretrain import Row, build_model, encode, train
 from scripts.starter.tictactoe_transcripts import play_transcript
 from scripts.starter.tokenizer import train_tokenizer
 
 SYSTEM_PROMPT = "You're a helpful assistant. "
 #: (probability of looking, weight): most games by players who hardly look
-SKILLS = [(0.0, 0.74), (0.2, 0.12), (1.0, 0.14)]
+SKILLS = [(0.0, 0.70), (0.2, 0.14), (1.0, 0.16)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("assets/starter"))
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--batch", type=int, default=32, help="games a step")
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--games", type=int, default=60_000, help="different games to draw from")
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--batch", type=int, default=48, help="games a step")
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--games", type=int, default=80_000, help="different games to draw from")
     parser.add_argument("--vocab", type=int, default=640)
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--intermediate", type=int, default=256)
     parser.add_argument("--prompt-weight", type=float, default=0.3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save-every", type=int, default=1000)
+    parser.add_argument("--save-every", type=int, default=500)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
@@ -44,10 +44,10 @@ def main() -> None:
     tokenizer = train_tokenizer(texts, args.vocab)
     chat = ChatTokens(tokenizer, system_prompt=SYSTEM_PROMPT)
     rows = [encode(chat, t, args.prompt_weight) for t in sample]
-    logging.info("vocabulary %d, %.0f tokens a game", len(tokenizer), sum(len(i) for i, _ in rows) / len(rows))
+    logging.info("vocabulary %d, %.0f tokens a game", len(tokenizer), sum(len(row.ids) for row in rows) / len(rows))
     while len(rows) < args.games:
         rows.append(encode(chat, play_transcript(rng, SKILLS, instruction), args.prompt_weight))
-    logging.info("%d games, %.1f million tokens", len(rows), sum(len(i) for i, _ in rows) / 1e6)
+    logging.info("%d games, %.1f million tokens", len(rows), sum(len(row.ids) for row in rows) / 1e6)
 
     model = build_model(
         tokenizer, hidden=args.hidden, layers=args.layers, heads=4, intermediate=args.intermediate, max_len=1024, seed=args.seed
@@ -56,9 +56,9 @@ def main() -> None:
 
     ready: list[list] = []
 
-    def batch(step: int) -> list[tuple[list[int], list[float]]]:
+    def batch(step: int) -> list[Row]:
         if not ready:  # like lengths within a batch of eight, so that little is padding; wordings stay mixed
-            pool = sorted(rng.sample(rows, args.batch * 8), key=lambda row: len(row[0]))
+            pool = sorted(rng.sample(rows, args.batch * 8), key=lambda row: len(row.ids))
             ready.extend(pool[i : i + args.batch] for i in range(0, len(pool), args.batch))
             rng.shuffle(ready)
         return ready.pop()

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -28,26 +29,49 @@ def build_model(tokenizer: PreTrainedTokenizerFast, *, hidden: int, layers: int,
     return LlamaForCausalLM(config)
 
 
-def encode(chat: ChatTokens, transcript, prompt_weight: float) -> tuple[list[int], list[float]]:
-    """Ids and loss weights (weight of *predicting* each token) of one transcript, put together as an
-    episode would: prompts by the template's difference, replies with their end token."""
+@dataclass
+class Row:
+    """One transcript: ``ids``; ``weights`` of *predicting* each token; ``soft``: positions whose target is
+    not the token that stands there but several, equally likely (all answers the player picked from:
+    the same expectation without the noise of the draw)."""
+
+    ids: list[int]
+    weights: list[float]
+    soft: list[tuple[int, list[int]]]
+
+
+#: how much more the one token that is the move counts than the tags around it
+MOVE_WEIGHT = 3.0
+
+
+def encode(chat: ChatTokens, transcript, prompt_weight: float) -> Row:
+    """A transcript put together as an episode would: prompts by the template's difference, replies with
+    their end token."""
     ids: list[int] = []
     weights: list[float] = []
+    soft: list[tuple[int, list[int]]] = []
     messages = transcript.messages
+    token = chat.tokenizer.convert_tokens_to_ids
+    move_tag = token("<answer>")
     for i, learn in enumerate(transcript.learn):
         user, reply = messages[2 * i]["content"], messages[2 * i + 1]["content"]
         new = chat.prompt([messages[0]]) if i == 0 else chat.continuation(user, ids[-1])
         answer = chat.tokenizer(reply, add_special_tokens=False)["input_ids"] + [chat.stop_ids[0]]
         ids += new + answer
         weights += [prompt_weight] * len(new) + [1.0 if learn else 0.0] * len(answer)
-    return ids, weights
+        choices = [token(c) for c in transcript.choices[i]]
+        if choices and None not in choices:  # answers of one token
+            position = len(ids) - len(answer) + answer.index(move_tag) + 1
+            soft.append((position, choices))
+            weights[position] = MOVE_WEIGHT
+    return Row(ids, weights, soft)
 
 
 def train(
-    model: LlamaForCausalLM, batches: Callable[[int], list[tuple[list[int], list[float]]]], *, steps: int, lr: float,
+    model: LlamaForCausalLM, batches: Callable[[int], list[Row]], *, steps: int, lr: float,
     pad_id: int, warmup: int = 100, on_step: Callable[[int, float], None] | None = None,
 ) -> LlamaForCausalLM:  # fmt: skip
-    """``batches(step)`` gives a list of (ids, weights). AdamW, cosine to a tenth, gradient clip 1."""
+    """``batches(step)`` gives the rows of a step. AdamW, cosine to a tenth, gradient clip 1."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
@@ -56,14 +80,21 @@ def train(
     started, mean = time.time(), None
     for step in range(steps):
         rows = batches(step)
-        width = max(len(ids) for ids, _ in rows)
+        width = max(len(row.ids) for row in rows)
         ids = torch.full((len(rows), width), pad_id)
         weights = torch.zeros(len(rows), width)
-        for i, (row, w) in enumerate(rows):
-            ids[i, : len(row)], weights[i, : len(row)] = torch.tensor(row), torch.tensor(w)
+        soft: list[tuple[int, int, float]] = []  # (flat position of the prediction, token, probability)
+        for i, row in enumerate(rows):
+            ids[i, : len(row.ids)], weights[i, : len(row.ids)] = torch.tensor(row.ids), torch.tensor(row.weights)
+            soft += [(i * (width - 1) + at - 1, t, 1 / len(choices)) for at, choices in row.soft for t in choices]
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(input_ids=ids).logits  # right padding and causal attention: no mask needed
-        loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")
+        logprobs = logits[:, :-1].flatten(0, 1).float().log_softmax(-1)
+        loss = -logprobs.gather(1, ids[:, 1:].flatten()[:, None])[:, 0]
+        if soft:
+            at, tokens, shares = (torch.tensor(column) for column in zip(*soft, strict=True))
+            expected = torch.zeros_like(loss).index_add(0, at, -shares * logprobs[at, tokens])
+            loss = torch.where(torch.zeros_like(loss, dtype=torch.bool).index_fill(0, at, True), expected, loss)
         w = weights[:, 1:].flatten()
         loss = (loss * w).sum() / w.sum()
         optimizer.zero_grad()
