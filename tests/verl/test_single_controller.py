@@ -175,6 +175,7 @@ def test_workers_know_their_place_and_their_threads(adders):
         assert (env["OMP_NUM_THREADS"], env["OMP_WAIT_POLICY"], env["COLOUR"]) == ("1", "PASSIVE", "blue")
     assert adders.worker_names == ["addersAdder_0:0", "addersAdder_0:1"]
     assert adders.execute_all_sync("get_master_addr_port") == [(adders.master_address, adders.master_port)] * 2
+    assert [ip for ip, _ in adders.execute_all_sync("get_availale_master_addr_port")] == [adders.master_address] * 2
 
 
 def test_attaching_to_workers_by_name(adders):

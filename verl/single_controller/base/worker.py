@@ -102,7 +102,12 @@ class Worker:
         return self._meshes[mesh_name]
 
     def _get_node_ip(self) -> str:
-        return os.environ.get("RAY_NODE_IP") or os.environ["MASTER_ADDR"]
+        """Other nodes reach this one by it; ``MY_HOST_IP`` overrides it where a node has several."""
+        if "MY_HOST_IP" in os.environ:
+            return os.environ["MY_HOST_IP"]
+        from ray.util import get_node_ip_address
+
+        return get_node_ip_address()
 
     def _get_free_port(self) -> int:
         return get_free_port()

@@ -11,11 +11,12 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import (
+    ActorUnavailableError,
     NodeDiedError,
     ObjectLostError,
     OutOfMemoryError,
@@ -50,6 +51,8 @@ def describe_death(worker: Any, rank: int, method: str, error: BaseException | N
     """The exception that names the dead worker."""
     info = actor_info(worker)
     cause = _death_cause(info) or (str(error).strip() if error else "") or "Ray gives no cause"
+    if isinstance(error, ActorUnavailableError):  # Ray itself calls a node dead only after about 15 s of silence
+        cause = f"it cannot be reached, its node may be lost: {cause}"
     address = info.get("Address", {})
     return WorkerDied(
         rank=rank, node=address.get("IPAddress") or "unknown", pid=info.get("Pid") or None, method=method, cause=cause
@@ -85,11 +88,9 @@ def gather(
             try:
                 values[ref] = ray.get(ref)
             except RayTaskError as error:
-                raise _blame(workers, list(pending), rank, method, error) from error
+                raise _blame(workers, pending, rank, method, error) from error
             except _DEATHS as error:
-                if getattr(error, "actor_init_failed", False):
-                    raise worker_error(error, rank, "__init__") from error
-                raise describe_death(workers[rank], rank, method, error) from error
+                raise _end_of(workers[rank], rank, method, error) from error
         if not ready:
             for rank in pending.values():
                 if is_dead(workers[rank]):
@@ -99,34 +100,57 @@ def gather(
     return [values[ref] for ref in refs]
 
 
-def _blame(workers: Sequence[Any], pending: list[Any], rank: int, method: str, error: RayTaskError) -> Exception:
-    """Whose fault is it that ``rank`` raised? A worker's that died, if there is one; else its own."""
+def _end_of(worker: Any, rank: int, method: str, error: BaseException) -> Exception:
+    """The exception for a worker that Ray says is gone: by a death, or by its constructor's failure."""
+    if getattr(error, "actor_init_failed", False):
+        return worker_error(error, rank, "__init__")
+    return describe_death(worker, rank, method, error)
+
+
+def _blame(workers: Sequence[Any], pending: dict[Any, int], rank: int, method: str, error: RayTaskError) -> Exception:
+    """Whose fault is it that ``rank`` raised? A worker's that is gone, if there is one; else its own."""
     deadline = time.monotonic() + GRACE_S
+    waiting = dict(pending)
     while True:
-        # a peer that is dead or has finished needs no more watching
-        settled = not pending or not ray.wait(pending, num_returns=len(pending), timeout=0.1)[1]
+        if waiting:
+            for ref in ray.wait(list(waiting), num_returns=len(waiting), timeout=0.1)[0]:
+                other = waiting.pop(ref)
+                try:
+                    ray.get(ref)
+                except RayTaskError:
+                    continue  # one more that raised: the first to do so is named
+                except _DEATHS as death:
+                    return _end_of(workers[other], other, method, death)
         for other, worker in enumerate(workers):
             if is_dead(worker):
                 return describe_death(worker, other, method)
-        if settled or time.monotonic() > deadline:
+        if not waiting or time.monotonic() > deadline:  # a peer that has finished needs no more watching
             return worker_error(error.cause, rank, method, str(error))
 
 
-def kill_all(workers: Sequence[Any], timeout_s: float = 15.0) -> None:
+def kill_all(workers: Sequence[Any], timeout_s: float = 10.0, grace_s: float = 2.0) -> None:
     """Kill the workers and wait until they are gone, so that their ports, names and device memory are
-    free. One stuck in native code is ended by SIGKILL if it runs on this node."""
-    processes = [_local_process(worker) for worker in workers]
+    free. A process of this node that outlives its actor by ``grace_s`` seconds (Ray waits for a constructor
+    that hangs in native code) is ended by SIGKILL."""
+    processes = [process for process in map(_local_process, workers) if process is not None]
     for worker in workers:
         ray.kill(worker, no_restart=True)
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if all(is_dead(worker) for worker in workers) and not any(_runs(process) for process in processes):
-            return
-        time.sleep(0.05)
-    for process in processes:
-        if _runs(process):
+    _wait(lambda: all(is_dead(worker) for worker in workers), timeout_s)
+    if not _wait(lambda: not any(_runs(process) for process in processes), grace_s):
+        for process in filter(_runs, processes):
             logger.warning("worker process %d did not end by itself: SIGKILL", process[0])
             os.kill(process[0], signal.SIGKILL)
+        _wait(lambda: not any(_runs(process) for process in processes), grace_s)
+
+
+def _wait(done: Callable[[], bool], timeout_s: float) -> bool:
+    """Whether ``done()`` came true within ``timeout_s`` seconds."""
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def _local_process(worker: Any) -> tuple[int, str] | None:
@@ -148,5 +172,5 @@ def _start_time(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]  # a zombie has ended
 
 
-def _runs(process: tuple[int, str] | None) -> bool:
-    return process is not None and _start_time(process[0]) == process[1]
+def _runs(process: tuple[int, str]) -> bool:
+    return _start_time(process[0]) == process[1]
