@@ -31,9 +31,29 @@ def composed(name):
     return config
 
 
+#: numbers of these tests' own, whatever the shipped files are tuned to
+NUMBERS = [
+    "+form=laptop",
+    "es_manager.train.env_groups=16", "es_manager.train.group_size=16", "es_manager.train.env_configs.n_groups=[16]",
+    "es_manager.val.env_groups=512", "es_manager.val.group_size=1", "es_manager.val.env_configs.n_groups=[256,256]",
+    "es_manager.val.env_configs.tags=[TicTacToe,TicTacToePerfect]",
+    "actor_rollout_ref.actor.ppo_mini_batch_size=64", "actor_rollout_ref.rollout.rollout_filter_ratio=0.25",
+    "actor_rollout_ref.rollout.response_length=32", "actor_rollout_ref.rollout.max_model_len=512",
+    "actor_rollout_ref.rollout.max_num_seqs=256", "actor_rollout_ref.rollout.max_num_batched_tokens=8192",
+    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192", "trainer.n_gpus_per_node=2", "trainer.device=auto",
+]  # fmt: skip
+
+
+@functools.cache
+def base():
+    config = compose("_8_tictactoe", NUMBERS)
+    OmegaConf.set_struct(config, False)
+    return config
+
+
 def laptop(*overrides):
-    """_0_laptop with overrides, applied as Hydra does (composing anew each time would take most of the tests' time)."""
-    config = copy.deepcopy(composed("_0_laptop"))
+    """A laptop run with overrides, applied as Hydra does (composing anew each time would take most of the tests' time)."""
+    config = copy.deepcopy(base())
     for item in OverridesParser.create().parse_overrides(list(overrides)):
         if item.is_delete():
             section, _, leaf = item.key_or_group.rpartition(".")
@@ -126,12 +146,12 @@ def test_verl_defaults_that_do_nothing_here_are_accepted_with_a_warning():
 
 
 def test_schedule_checks():
-    base = ["es_manager.train.env_groups=8", "es_manager.train.env_configs.n_groups=null",
+    two = ["es_manager.train.env_groups=8", "es_manager.train.env_configs.n_groups=null",
             "es_manager.train.env_configs.tags=[TicTacToe,TicTacToePerfect]", "actor_rollout_ref.actor.ppo_mini_batch_size=16"]
-    assert "schedule.type = single" in one(*base)
-    assert "schedule.k_list = [2]" in one(*base, "schedule.type=cst", "schedule.k_list=[2]")
-    assert validate_config(laptop(*base, "schedule.type=mixed"), check_machine=False)
-    assert validate_config(laptop(*base, "schedule.type=cst", "schedule.k_list=[1,2]"), check_machine=False)
+    assert "schedule.type = single" in one(*two)
+    assert "schedule.k_list = [2]" in one(*two, "schedule.type=cst", "schedule.k_list=[2]")
+    assert validate_config(laptop(*two, "schedule.type=mixed"), check_machine=False)
+    assert validate_config(laptop(*two, "schedule.type=cst", "schedule.k_list=[1,2]"), check_machine=False)
 
 
 # -- the machine ------------------------------------------------------------------------------

@@ -47,8 +47,8 @@ def test_every_experiment_plans_in_its_laptop_form(name, small_model):
     assert report.plan.folder.endswith("-laptop")
 
 
-def test_the_plan_says_what_the_laptop_run_does():
-    config = compose("_0_laptop", [
+def test_groups_become_mini_batches_of_trajectories():
+    config = compose("_8_tictactoe", [
         "es_manager.train.env_groups=16", "es_manager.train.group_size=16", "es_manager.train.env_configs.n_groups=[16]",
         "actor_rollout_ref.rollout.rollout_filter_ratio=0.25", "actor_rollout_ref.actor.ppo_mini_batch_size=40",
         "trainer.n_gpus_per_node=3",

@@ -4,7 +4,10 @@ import json
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM,
+    Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM,
+)  # fmt: skip
 
 from verl.utils.memory_plan import GiB, MemorySetup, activation_bytes_per_token, faults, plan_memory
 from verl.utils.model_shape import PUBLISHED, ModelShape, published_shape, read_shape
@@ -97,6 +100,17 @@ def test_the_parts_add_up_by_hand():
     assert plan.update == sum(part.update for part in plan.parts)
     assert shape.kv_bytes_per_token(2) == 2 * 24 * 2 * 64 * 2
     assert faults(plan, setup, 24 * GiB) == [] and faults(plan, setup, 4 * GiB) != []
+
+
+def test_what_is_not_resharded_is_whole_on_every_rank():
+    shape = PUBLISHED["Qwen2.5-0.5B"]
+    setups = [{}, {"reshard_after_forward": False}, {"min_num_params": 10**9}]
+    sizes = []
+    for more in setups:
+        plan = plan_memory(shape, MemorySetup(ranks=8, micro_tokens=10, row_tokens=8, device_bytes=80 * GiB, **more))
+        sizes.append(next(part.update for part in plan.parts if part.name == "whole"))
+    assert sizes[1] == sizes[2] == 10 * shape.parameters  # bfloat16 weights, float32 gradient, what is sent of it
+    assert sizes[0] < sizes[1] / 2
 
 
 def test_ranks_share_what_is_sharded_and_nothing_else():

@@ -6,9 +6,11 @@ computation (2 for bfloat16, 4 for float32) and T tokens in a micro-batch::
     parameters   4 P / R            float32, sharded; the optimizer updates these
     gradients    4 P / R            of what is trained (LoRA: the adapters)
     optimizer    8 P / R            AdamW's two moments, of what is trained
-    gathered     e (root + 2 blocks)  whole while they compute; e P if nothing is resharded after forward
-    activations  T (layers A + 2 H e), A = e (4 I + 5 H + 5 Q + 2 K) + what the float32 norms keep;
-                 with checkpointing T (layers H e + A)
+    whole        what FSDP2 gathers: embedding and head (root) with their gradients, (2e + 4) root; three blocks
+                 (one computes, one is fetched, one is copied out) and one block's gradient with what is sent and
+                 received of it, (3e + e + 8) block; everything, (e + 8) P, if nothing is resharded after forward
+    activations  T (layers A + 2 H e + 3 I e), A = e (4 I + 5 H + 5 Q + 2 K) + what the float32 norms keep;
+                 with checkpointing T (layers H e + A + ...)
     logits       about 3 chunks of at most 256 MiB in float32 (verl.utils.chunked_logprobs)
     engine       weights e P / TP and the KV cache, or gpu_memory_utilization of the device
 
@@ -40,6 +42,7 @@ class MemorySetup:
     engine_bytes: int = 2
     tensor_parallel: int = 1
     reshard_after_forward: bool = True
+    min_num_params: int = 0
     checkpointing: bool = True
     param_offload: bool = False
     optimizer_offload: bool = False
@@ -110,9 +113,18 @@ def activations(shape: ModelShape, setup: MemorySetup) -> float:
     ends = 2 * shape.hidden * e + (2 * shape.hidden if e == 2 else 0)
     # while a block is differentiated, the gradients of its MLP's three inner tensors exist as well
     inner = 3 * shape.intermediate * e
-    if setup.checkpointing:
-        return tokens * (shape.layers * shape.hidden * e + block + ends + inner)
-    return tokens * (shape.layers * block + ends)
+    kept = shape.layers * shape.hidden * e + block if setup.checkpointing else shape.layers * block
+    return tokens * (kept + ends + inner)
+
+
+def whole(shape: ModelShape, setup: MemorySetup, trained: float) -> tuple[float, str]:
+    """Bytes of what is whole on every rank during an update, and of what; ``trained``: parameters with a gradient."""
+    e, share = setup.compute_bytes, trained / shape.parameters
+    if not setup.reshard_after_forward or shape.layer_parameters < setup.min_num_params:
+        return e * shape.parameters + 8 * trained, "all weights and gradients"
+    root = (e + (e + 4) * share) * shape.root_parameters
+    blocks = (3 * e + (e + 8) * share) * shape.layer_parameters
+    return root + blocks, "embedding, head and three blocks, with gradients"
 
 
 def logits(shape: ModelShape, setup: MemorySetup, trained: bool = True) -> float:
@@ -130,13 +142,13 @@ def _trainer_parts(shape: ModelShape, setup: MemorySetup) -> list[Part]:
 
     trained = shape.lora_parameters(setup.lora_rank) if setup.lora_rank else shape.parameters
     weights = 4 * share(shape.parameters + (trained if setup.lora_rank else 0))
-    moments, whole = 8 * share(trained), shape.root_parameters + 2 * shape.layer_parameters
-    gathered = setup.compute_bytes * (whole if setup.reshard_after_forward else shape.parameters)
+    moments = 8 * share(trained)
+    gathered, of_what = whole(shape, setup, trained)
     parts = [
         Part("parameters", weights, 0 if setup.param_offload else weights, f"float32, 1/{setup.ranks} of {shape.parameters / 1e6:,.1f}M"),
         Part("gradients", 4 * share(trained), 0, "float32" + (", adapters alone" if setup.lora_rank else "")),
         Part("optimizer", moments, 0 if setup.optimizer_offload else moments, "AdamW's moments"),
-        Part("gathered", gathered, 0, "embedding, head and two blocks whole" if setup.reshard_after_forward else "the whole model"),
+        Part("whole", gathered, 0, of_what),
         Part("activations", activations(shape, setup), 0, f"{setup.micro_tokens} tokens" + (", recomputed" if setup.checkpointing else "")),
         Part("logits", logits(shape, setup), 0, "in chunks"),
     ]
