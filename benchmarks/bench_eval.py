@@ -38,7 +38,7 @@ def run() -> list[dict[str, Any]]:
     bench = ChoiceBenchmark(MMLU, Rows(make_rows(QUESTIONS), {"hash": "bench"}), Template())
     seconds: dict[str, list[float]] = {"core": [], "plain": []}
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(folder, model_path=model, max_tokens=TOKENS, temperature=1.0, max_model_len=1024)
+        settings = Settings(folder, model_path=model, max_tokens=TOKENS, temperature=1.0, max_model_len=1024, gpu_memory_utilization=0.4)
         replier = make_replier(settings)
         plain = _plain(model, 1024)
         for repeat in range(REPEATS + 1):

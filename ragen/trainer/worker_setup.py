@@ -23,6 +23,14 @@ _CPU_ENV = {
     "MALLOC_TOP_PAD_": str(64 << 20),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
+#: what libraries say of themselves on every start; errors still come through
+_QUIET = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "TQDM_DISABLE": "1",
+    "PYTHONWARNINGS": "ignore",
+}
 
 
 @dataclass
@@ -47,7 +55,7 @@ def ray_session(config):
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     section = config.ray_kwargs.ray_init
     joined = bool(os.environ.get("RAY_ADDRESS")) or section.get("address")
-    options = dict(log_to_driver=True, logging_level=logging.WARNING, namespace=f"gift-{os.getpid()}")
+    options = dict(log_to_driver=True, logging_level=logging.ERROR, namespace=f"gift-{os.getpid()}")
     if joined:
         options["address"] = section.get("address") or os.environ["RAY_ADDRESS"]
     else:
@@ -63,7 +71,7 @@ def ray_session(config):
         ray.shutdown()
 
 
-def start_workers(config, device: str) -> Workers:
+def start_workers(config, device: str, worker_class: type[AgentWorker] = AgentWorker) -> Workers:
     """One process a rank: policy, engine and episodes in it, and the critic beside it where the
     estimator needs one. Models and engines are built when this returns."""
     trainer = config.trainer
@@ -74,13 +82,15 @@ def start_workers(config, device: str) -> Workers:
         [trainer.n_gpus_per_node] * trainer.nnodes, use_gpu=on_gpu, name_prefix="gift",
         max_colocate_count=2, cpus_per_process=1 if on_gpu else min(1.0, cores / trainer.n_gpus_per_node / 2),
     )  # fmt: skip
-    env = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(threads)}
+    env = {**_QUIET, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(threads)}
     if not on_gpu:
         env |= _CPU_ENV
+        if not config.actor_rollout_ref.actor.use_torch_compile:
+            env["TORCH_COMPILE_DISABLE"] = "1"  # before torch is imported: see VLLMEngine
     needs_ref = config.actor_rollout_ref.actor.use_kl_loss or config.algorithm.use_kl_in_reward
     role = "actor_rollout_ref" if needs_ref else "actor_rollout"
     actor = RayWorkerGroup(
-        pool, RayClassWithInitArgs(ray.remote(AgentWorker), config=config, role=role), name_prefix="actor",
+        pool, RayClassWithInitArgs(ray.remote(worker_class), config=config, role=role), name_prefix="actor",
         worker_env=env, device_name=device,
     )  # fmt: skip
     critic = None

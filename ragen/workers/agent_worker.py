@@ -60,7 +60,10 @@ class AgentWorker(ActorRolloutRefWorker):
         config, model = self.run_config, self.config.model
         trust = bool(model.get("trust_remote_code", False))
         tokenizer = hf_tokenizer(model.path, trust_remote_code=trust)
-        self.engine = build_engine(self.config.rollout, model.path, trust_remote_code=trust, seed=int(config.seed.train))
+        self.engine = build_engine(
+            self.config.rollout, model.path, trust_remote_code=trust, seed=int(config.seed.train),
+            keep_torch_compile=bool(self.config.actor.get("use_torch_compile", False)),
+        )  # fmt: skip
         self._join_tensor_parallel_group(int(self.config.rollout.get("tensor_model_parallel_size", 1)))
         window = int(config.agent_proxy.max_context_window)
         limits = EpisodeLimits(

@@ -132,3 +132,49 @@ def test_interrupt_leaves_no_process(tmp_path):
     while (left := children_of_session(process.pid)) and time.monotonic() < end:
         time.sleep(0.2)
     assert not left
+
+
+def test_the_merged_folder_is_the_trainers_policy_in_transformers_and_in_vllm(whole_run, tmp_path):
+    """The engine's log-probabilities of the last step's replies were the trainer's; a merge of the checkpoint
+    before that step's update must give them again, token by token."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from verl.workers.rollout.base import SamplingParams
+    from verl.workers.rollout.vllm_rollout import VLLMEngine, vllm_available
+
+    merged = tmp_path / "merged"
+    subprocess.run(
+        [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp",
+         "--local_dir", str(whole_run / "global_step_4/actor"), "--target_dir", str(merged)], cwd=ROOT, check=True,
+    )  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(merged)
+    model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32).eval()
+    pieces = {tokenizer.decode([i]): i for i in range(len(tokenizer))}
+    checked = 0
+    for line in (whole_run / "trajectories/train_step_000005.jsonl").open():
+        tokens = json.loads(line)["tokens"]
+        if not tokens or any(t not in pieces for t in tokens["text"]):
+            continue
+        ids = torch.tensor([[pieces[t] for t in tokens["text"]]])
+        with torch.no_grad():
+            logprobs = model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+        for at, (trained, seen) in enumerate(zip(tokens["trained"], tokens["logprob"], strict=True)):
+            if trained:
+                assert abs(float(logprobs[at - 1]) - seen) < 2e-4  # logged with four digits
+                checked += 1
+    assert checked > 20
+    if not vllm_available():
+        pytest.skip("vLLM is not installed: compared with transformers alone")
+    engine = VLLMEngine(str(merged), max_model_len=256)
+    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "(1,1)O (1,2)-"}], add_generation_prompt=True)["input_ids"]
+    engine.add("0", prompt, SamplingParams(max_tokens=8, seed=1))
+    replies = []
+    while engine.unfinished:
+        replies += engine.step()
+    engine.close()
+    ids = torch.tensor([prompt + replies[0].token_ids])
+    with torch.no_grad():
+        logprobs = model(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+    expected = logprobs.gather(1, torch.tensor(replies[0].token_ids)[:, None])[:, 0]
+    assert torch.allclose(expected, torch.tensor(replies[0].logprobs), atol=1e-4)

@@ -11,7 +11,9 @@ __all__ = ["Reply", "RolloutEngine", "SamplingParams", "build_engine"]
 log = logging.getLogger(__name__)
 
 
-def build_engine(rollout, model_path: str, *, trust_remote_code: bool = False, seed: int = 0) -> RolloutEngine:
+def build_engine(
+    rollout, model_path: str, *, trust_remote_code: bool = False, keep_torch_compile: bool = False, seed: int = 0
+) -> RolloutEngine:
     """The engine that ``actor_rollout_ref.rollout`` asks for (``name``: vllm or hf). Where vLLM is
     not installed (macOS has no wheel) ``hf`` is taken and a warning says so."""
     import torch
@@ -46,5 +48,6 @@ def build_engine(rollout, model_path: str, *, trust_remote_code: bool = False, s
         trust_remote_code=trust_remote_code,
         load_format=rollout.get("load_format", "auto"),
         enable_sleep_mode=rollout.get("free_cache_engine", False),
+        keep_torch_compile=keep_torch_compile,
         seed=seed,
     )

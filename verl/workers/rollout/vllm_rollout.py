@@ -49,6 +49,8 @@ def _undisturbed():
 class VLLMEngine(RolloutEngine):
     """``model_path``: a Hugging Face folder or hub name (architecture, tokenizer and first weights).
 
+    ``keep_torch_compile``: the process compiles something of its own (``actor.use_torch_compile``), so
+    torch.compile stays on, on a CPU too.
     ``tensor_parallel_size`` > 1 needs one process a rank, started by the trainer
     (``external_launcher``); every rank must then make the same calls in the same order.
     """
@@ -70,6 +72,7 @@ class VLLMEngine(RolloutEngine):
         trust_remote_code: bool = False,
         load_format: str = "auto",
         enable_sleep_mode: bool = False,
+        keep_torch_compile: bool = False,
         seed: int = 0,
     ):
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -78,6 +81,9 @@ class VLLMEngine(RolloutEngine):
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         self.max_model_len = max_model_len
         on_gpu = torch.cuda.is_available()
+        if not on_gpu and not keep_torch_compile:
+            # one small function of the sampler would be compiled at the first call, seconds of a C++ compiler for nothing
+            os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
         if not on_gpu and kv_cache_memory_bytes is None:
             kv_cache_memory_bytes = 256 * 2**20  # the fraction of host memory is read from a wrong total
         with _undisturbed():
