@@ -17,16 +17,16 @@ from scripts.starter.tokenizer import train_tokenizer
 
 SYSTEM_PROMPT = "You're a helpful assistant. "
 #: (probability of looking, weight): most games by players who hardly look
-SKILLS = [(0.0, 0.70), (0.2, 0.14), (1.0, 0.16)]
+SKILLS = [(0.0, 0.84), (0.2, 0.09), (1.0, 0.07)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("assets/starter"))
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--batch", type=int, default=48, help="games a step")
     parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--games", type=int, default=80_000, help="different games to draw from")
+    parser.add_argument("--games", type=int, default=60_000, help="different games to draw from")
     parser.add_argument("--vocab", type=int, default=640)
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=3)
