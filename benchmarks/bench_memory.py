@@ -71,18 +71,26 @@ def peaks_of_ranks(command: list[str]) -> list[int]:
     peaks: dict[int, int] = {}
     with tempfile.TemporaryFile("w+") as log:
         run = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)
-        while run.poll() is None:
-            try:
-                for child in psutil.Process(run.pid).children(recursive=True):
-                    if "AgentWorker" in " ".join(child.cmdline()):
-                        peaks[child.pid] = _peak(child.pid)
-            except (psutil.Error, OSError):
-                pass  # it ended between two looks
-            time.sleep(0.05)
+        try:
+            while run.poll() is None:
+                _note_peaks(run.pid, peaks)
+                time.sleep(0.05)
+        finally:  # train.py ends its Ray on an interrupt
+            run.terminate()
+            run.wait()
         if run.returncode:
             log.seek(0)
             raise SystemExit(f"the run failed:\n{log.read()[-3000:]}")
     return sorted((p for p in peaks.values() if p), reverse=True)
+
+
+def _note_peaks(pid: int, peaks: dict[int, int]) -> None:
+    try:
+        for child in psutil.Process(pid).children(recursive=True):
+            if "AgentWorker" in " ".join(child.cmdline()):
+                peaks[child.pid] = _peak(child.pid)
+    except (psutil.Error, OSError):
+        pass  # it ended between two looks
 
 
 def _peak(pid: int) -> int:
