@@ -113,6 +113,7 @@ def _on_page(args: argparse.Namespace, new_env: Callable[[], Env], opponent) -> 
                 pass
             seed += 1
     finally:
+        server.shutdown()
         server.server_close()
 
 

@@ -265,6 +265,29 @@ def test_the_command_plays_the_starter_model(monkeypatch, capsys):
     assert "The model (seat" in said and said.rstrip().endswith("Stopped.")
 
 
+def test_the_command_serves_game_after_game_until_interrupted(tokenizer, monkeypatch, capsys):
+    from types import SimpleNamespace
+
+    from ragen.eval import load
+    from ragen.play.__main__ import main
+
+    model, engine = opponent(tokenizer, lambda prompt: "<think></think><answer>1</answer>")
+    closed, wishes = [], iter([None, KeyboardInterrupt])
+    replier = SimpleNamespace(engine=engine, chat=model.chat, close=lambda: closed.append(True))
+    monkeypatch.setattr(load, "make_replier", lambda settings: replier)
+
+    def wait_for_new(table):
+        state = table.state(0)
+        assert state["result"] and state["moves"] and state["game"] in (1, 2)
+        if wish := next(wishes):
+            raise wish
+
+    monkeypatch.setattr(WebTable, "wait_for_new", wait_for_new)
+    assert main(["--model_path", "runs/merged", "--env", "bandit", "--serve", "0"]) == 130
+    assert re.search(r"http://localhost:\d+", capsys.readouterr().out) and closed
+    assert len(engine.seeds) == 12 and len(set(engine.seeds)) == 12  # two games of six pulls, the second of another seed
+
+
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
