@@ -18,6 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from verl.utils.gpus import visible_gpus  # noqa: E402
+
 DONE = "summary.json"
 EVAL_GAMES = 256
 
@@ -31,7 +33,7 @@ def main() -> int:
 
     folder = run_folder(args.outputs, args.config_name)
     print(f"Run folder {folder} ({'resuming' if (folder / 'metrics.jsonl').exists() else 'new'})", flush=True)
-    overrides = [*args.overrides, f"trainer.default_local_dir={folder}"]
+    overrides = [*one_rank_a_gpu(), *args.overrides, f"trainer.default_local_dir={folder}"]
     try:
         _run(sys.executable, "train.py", "--config-name", args.config_name, *overrides)
         merged = merge_last(folder)
@@ -45,6 +47,12 @@ def main() -> int:
     (folder / DONE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print(table(summary))
     return 0
+
+
+def one_rank_a_gpu() -> list[str]:
+    """On a machine with GPUs: one rank on each of them. Without any, the config's number of CPU ranks stands."""
+    gpus = len(visible_gpus())
+    return [f"trainer.n_gpus_per_node={gpus}"] if gpus else []
 
 
 def run_folder(outputs: Path, name: str) -> Path:

@@ -53,6 +53,7 @@ def ray_session(config):
     """Ray for the length of a ``with``: started here, or joined where ``RAY_ADDRESS`` or an existing
     cluster says so; whatever happens within, nothing of it is left running."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 would let anything else starve the ranks
     section = config.ray_kwargs.ray_init
     joined = bool(os.environ.get("RAY_ADDRESS")) or section.get("address")
     options = dict(log_to_driver=True, logging_level=logging.ERROR, namespace=f"gift-{os.getpid()}")
