@@ -124,6 +124,9 @@ class AgentTrainer:
         if batch is None:
             self.episodes.write(step, TRAIN, trajectories, kept=set())
             return metrics
+        if self.config.algorithm.adv_estimator == "remax":
+            with self._timed(metrics, "gen_max"):
+                batch.batch["reward_baselines"] = self._greedy_rewards(batch, step)
         with self._timed(metrics, "old_log_prob"):
             batch = self._with_log_probs(batch, step, metrics)
         with self._timed(metrics, "adv"):
@@ -138,16 +141,18 @@ class AgentTrainer:
 
     # -- phases ---------------------------------------------------------------------------------
 
-    def _play(self, phase: str, step: int) -> tuple[list[Trajectory], dict[str, float]]:
-        """All episodes of a step, in (group, member) order, and what players counted."""
+    def _play(self, phase: str, step: int, greedy: bool = False) -> tuple[list[Trajectory], dict[str, float]]:
+        """All episodes of a step, in (group, member) order, and what players counted. ``greedy``: one
+        episode a group, at temperature 0 (ReMax's baseline)."""
         config, rollout = self.config, self.config.actor_rollout_ref.rollout
         section, seed = config.es_manager[phase], int(config.seed[phase])
         plays = plays_of_step(self._plain, step) if phase == TRAIN else plays_of_validation(self._plain)
         groups = deal_groups(
-            base_seed=seed, phase=phase, step=step, tags=self.tags[phase], plays=plays, group_size=section.group_size
-        )
+            base_seed=seed, phase=phase, step=step, tags=self.tags[phase], plays=plays,
+            group_size=1 if greedy else section.group_size,
+        )  # fmt: skip
         source = rollout if phase == TRAIN else rollout.val_kwargs
-        greedy = phase == VAL and not rollout.val_kwargs.do_sample
+        greedy = greedy or (phase == VAL and not rollout.val_kwargs.do_sample)
         sampling = Sampling(
             run_key=(seed, phase, step if phase == TRAIN else 0), max_tokens=rollout.response_length,
             temperature=0.0 if greedy else source.temperature, top_p=source.top_p, top_k=source.top_k,
@@ -164,6 +169,13 @@ class AgentTrainer:
                 if name != "seconds":
                     counters[f"players/{name}"] = counters.get(f"players/{name}", 0.0) + value
         return trajectories, counters
+
+    def _greedy_rewards(self, batch: DataProto, step: int) -> torch.Tensor:
+        """(B,): the reward of the greedy episode of each row's group and agent, 0 where that one was aborted."""
+        greedy, _ = self._play(TRAIN, step, greedy=True)
+        rewards = {(t.group, t.agent): t.reward for t in greedy if t.status != ABORTED}
+        keys = zip(batch.non_tensor_batch["group"].tolist(), batch.non_tensor_batch["agent"].tolist(), strict=True)
+        return torch.tensor([rewards.get(key, 0.0) for key in keys])
 
     def _kept_batch(self, trajectories: list[Trajectory], metrics: dict) -> tuple[DataProto | None, set[int]]:
         """The rows to train on: groups with signal, episodes that were played to an end of their own."""
