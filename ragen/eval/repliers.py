@@ -73,7 +73,10 @@ class ModelReplier:
                 on_done()
                 continue
             lengths[i] = len(ids)
-            params = SamplingParams(min(settings.max_tokens, room - len(ids)), settings.temperature, settings.top_p, settings.top_k, request.seed, self.chat.stop_ids)
+            params = SamplingParams(
+                min(settings.max_tokens, room - len(ids)), settings.temperature, settings.top_p, settings.top_k,
+                request.seed, self.chat.stop_ids, logprobs=False,
+            )  # fmt: skip
             self.engine.add(str(i), ids, params)
         while self.engine.unfinished:
             for reply in self.engine.step():

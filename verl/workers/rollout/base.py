@@ -25,7 +25,8 @@ import torch
 @dataclass(frozen=True)
 class SamplingParams:
     """How one reply is sampled. ``temperature`` 0 is greedy; ``top_k`` -1 and ``top_p`` 1 are off.
-    ``seed`` makes the reply a function of the weights and the prompt alone."""
+    ``seed`` makes the reply a function of the weights and the prompt alone. ``logprobs``: wanted with
+    the reply (evaluation has no use for them, and they cost time)."""
 
     max_tokens: int
     temperature: float = 1.0
@@ -33,13 +34,14 @@ class SamplingParams:
     top_k: int = -1
     seed: int | None = None
     stop_token_ids: tuple[int, ...] = ()
+    logprobs: bool = True
 
 
 @dataclass(frozen=True)
 class Reply:
     """A finished request. ``token_ids``: the sampled tokens, the stop token included.
     ``logprobs``: of each sampled token under the distribution it was drawn from (temperature
-    included, float; the top-p/top-k cut not). ``cut``: ended by ``max_tokens``, not by a stop token."""
+    included, float; the top-p/top-k cut not), empty if not wanted. ``cut``: ended by ``max_tokens``, not by a stop token."""
 
     request_id: str
     token_ids: list[int]

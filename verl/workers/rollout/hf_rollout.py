@@ -68,7 +68,7 @@ class HFEngine(RolloutEngine):
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
             positions = positions[:, -1:] + 1
         return [
-            Reply(request_id, s.ids, s.logprobs, cut=s.cut) for (request_id, _, _), s in zip(batch, samplers, strict=True)
+            Reply(request_id, s.ids, s.logprobs if s.params.logprobs else [], cut=s.cut) for (request_id, _, _), s in zip(batch, samplers, strict=True)
         ]
 
 

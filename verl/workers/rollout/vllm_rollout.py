@@ -113,6 +113,7 @@ class VLLMEngine(RolloutEngine):
                 logprobs_mode="processed_logprobs",
                 worker_extension_cls="verl.workers.rollout.vllm_extension.WeightSyncExtension",
                 disable_log_stats=True,
+                use_tqdm_on_load=False,
                 seed=seed,
                 async_scheduling=False,
                 generation_config="vllm",
@@ -137,7 +138,7 @@ class VLLMEngine(RolloutEngine):
                 seed=params.seed,
                 stop_token_ids=list(params.stop_token_ids),
                 ignore_eos=True,  # what ends a reply is in stop_token_ids
-                logprobs=0,  # the sampled token's own
+                logprobs=0 if params.logprobs else None,  # 0: the sampled token's own
                 flat_logprobs=True,
                 detokenize=False,
                 output_kind=RequestOutputKind.FINAL_ONLY,
@@ -158,7 +159,7 @@ class VLLMEngine(RolloutEngine):
             ids = list(done.token_ids)
             logprobs = done.logprobs
             # flat form: entry start_indices[i] is the sampled token of position i
-            values = [logprobs.logprobs[start] for start in logprobs.start_indices]
+            values = [logprobs.logprobs[start] for start in logprobs.start_indices] if logprobs is not None else []
             replies.append(Reply(output.request_id, ids, values, cut=done.finish_reason == "length"))
         return replies
 
