@@ -23,6 +23,7 @@ def run(config, plan) -> int:
     """Train as ``config`` says; the process's exit status. What a user can mend is one sentence on
     stderr; whatever happens, Ray is ended."""
     signal.signal(signal.SIGTERM, _as_interrupt)
+    signal.signal(signal.SIGINT, _as_interrupt)  # a shell starts background jobs with SIGINT ignored
     try:
         write_config(config)
         with ray_session(config):

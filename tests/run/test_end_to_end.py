@@ -123,7 +123,7 @@ def test_killed_in_mid_save_and_resumed_is_the_run_never_killed(whole_run, tmp_p
 
 def test_interrupt_leaves_no_process(tmp_path):
     folder = tmp_path / "run"
-    process = start(folder)
+    process = start(folder, "trainer.total_training_steps=100000")
     wait_for(lambda: any(row["step"] == 1 for row in metrics(folder)), process)
     os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
