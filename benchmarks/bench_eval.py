@@ -39,7 +39,9 @@ def run() -> list[dict[str, Any]]:
     seconds: dict[str, list[float]] = {"core": [], "plain": []}
     cpu: dict[str, list[float]] = {"core": [], "plain": []}
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(folder, model_path=model, max_tokens=TOKENS, temperature=1.0, max_model_len=1024, gpu_memory_utilization=0.4)
+        settings = Settings(
+            folder, model_path=model, max_tokens=TOKENS, temperature=1.0, max_model_len=1024, gpu_memory_utilization=0.4
+        )
         replier = make_replier(settings)
         plain = _plain(model, 1024)
         for repeat in range(REPEATS + 1):
@@ -55,7 +57,8 @@ def run() -> list[dict[str, Any]]:
         replier.close()
     core, bare = (statistics.median(seconds[name]) for name in ("core", "plain"))
     used = statistics.median(cpu["plain"]) / statistics.median(cpu["core"])  # tells more where others keep the machine busy
-    detail = f"{QUESTIONS / core:.0f} replies/s against {QUESTIONS / bare:.0f}, by CPU time {used:.2f}; {QUESTIONS} questions, up to {TOKENS} tokens each"
+    speed = f"{QUESTIONS / core:.0f} replies/s against {QUESTIONS / bare:.0f}, by CPU time {used:.2f}"
+    detail = f"{speed}; {QUESTIONS} questions, up to {TOKENS} tokens each"
     return [{"name": "evaluation core against LLM.generate", "ratio": bare / core, "target": TARGET, "detail": detail}]
 
 
@@ -64,7 +67,11 @@ def _plain(model: str, length: int):
     from vllm import LLM
 
     gpu = torch.cuda.is_available()
-    options = {} if gpu else {"kv_cache_memory_bytes": 256 * 2**20, "block_size": 32, "enforce_eager": True, "enable_chunked_prefill": False}
+    options = (
+        {}
+        if gpu
+        else {"kv_cache_memory_bytes": 256 * 2**20, "block_size": 32, "enforce_eager": True, "enable_chunked_prefill": False}
+    )
     return LLM(
         model, dtype="bfloat16" if gpu else "float32", max_model_len=length, max_num_seqs=256, gpu_memory_utilization=0.4,
         max_num_batched_tokens=8192, enable_prefix_caching=True, generation_config="vllm", disable_log_stats=True, **options,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ragen.eval.cli import run
-from ragen.eval.game_benchmarks import main_undercover
+from ragen.eval.cli import run  # noqa: E402
+from ragen.eval.game_benchmarks import main_undercover  # noqa: E402
 
 if __name__ == "__main__":
     raise SystemExit(run(main_undercover))

@@ -42,7 +42,9 @@ class WholeReplyEndpoint(Endpoint):
         usage.add_tokens(answer.get("usage"))
         counted = answer.get("usage") if isinstance(answer.get("usage"), Mapping) else {}
         said = f"<think>{thoughts}</think>{content}" if thoughts else content
-        return Said(said, (counted.get("prompt_tokens"), counted.get("completion_tokens")), choice.get("finish_reason") == "length")
+        return Said(
+            said, (counted.get("prompt_tokens"), counted.get("completion_tokens")), choice.get("finish_reason") == "length"
+        )
 
 
 class ApiClient:
@@ -61,7 +63,8 @@ class ApiClient:
         """Raises ``ValueError`` if the command line does not say where the server is."""
         config = RemoteConfig(
             settings.api, settings.port, settings.base_url, settings.provider, temperature=settings.temperature,
-            max_tokens=settings.max_tokens, timeout_s=settings.timeout_s, retries=settings.retries, max_concurrency=settings.max_concurrency,
+            max_tokens=settings.max_tokens, timeout_s=settings.timeout_s, retries=settings.retries,
+            max_concurrency=settings.max_concurrency,
         )  # fmt: skip
         sampling = {"temperature": settings.temperature, "top_p": settings.top_p, "max_tokens": settings.max_tokens}
         if settings.top_k > 0:

@@ -54,7 +54,10 @@ class ChoiceBenchmark(QuestionBenchmark):
             by_category.setdefault(item.category, []).append(item)
         short = sorted({i.category for i in items if len(by_category.get(i.category, ())) < shots})
         if short:
-            raise ValueError(f"--shots {shots}: {kind.few_shot_source.file if kind.few_shot_source else kind.name} has fewer examples of {', '.join(short[:5])}")
+            raise ValueError(
+                f"--shots {shots}: {kind.few_shot_source.file if kind.few_shot_source else kind.name} "
+                f"has fewer examples of {', '.join(short[:5])}"
+            )
         self.questions = [self._question(kind, item, by_category.get(item.category, [])[:shots]) for item in items]
         self.data = {**data.about, "few_shot": examples.about if examples else None}
         self.prompt = {**template.about(_USUAL_REQUEST, "one of the training's instructions"), "shots": shots}
@@ -95,7 +98,7 @@ class ChoiceBenchmark(QuestionBenchmark):
 
 
 def _text(item: Item) -> str:
-    return item.question + "\n" + "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, item.choices))
+    return item.question + "\n" + "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, item.choices, strict=False))
 
 
 def _items(kind: ChoiceKind, data: Rows) -> list[Item]:

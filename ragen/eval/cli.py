@@ -74,15 +74,27 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     who = parser.add_argument_group("who replies (one of three)").add_mutually_exclusive_group(required=True)
     who.add_argument("--model_path", help="Hugging Face folder (scripts/merge.sh makes one of a checkpoint) or a name of the hub")
     who.add_argument("--api", metavar="MODEL", help="a model behind an OpenAI-compatible server")
-    who.add_argument("--scripted", metavar="NAME", help="a rule instead of a model: random, perfect (what a score must be compared to)")
+    who.add_argument(
+        "--scripted", metavar="NAME", help="a rule instead of a model: random, perfect (what a score must be compared to)"
+    )
     run = parser.add_argument_group("the run")
     run.add_argument("--output", required=True, help="FILE.json, or a folder; a run that was killed goes on where it was")
-    run.add_argument("--seed", type=int, default=0, help="of the evaluation's games and samples; never meets training's (default 0)")
+    run.add_argument(
+        "--seed", type=int, default=0, help="of the evaluation's games and samples; never meets training's (default 0)"
+    )
     run.add_argument("--limit", type=int, help="only the first N questions or games")
-    run.add_argument("--chunk_size", type=int, default=512, help="questions or games finished together and kept if killed (default 512)")
-    run.add_argument("--config", type=Path, help="config.yaml of a training run: prompts, limits and sampling as in its validation")
+    run.add_argument(
+        "--chunk_size", type=int, default=512, help="questions or games finished together and kept if killed (default 512)"
+    )
+    run.add_argument(
+        "--config", type=Path, help="config.yaml of a training run: prompts, limits and sampling as in its validation"
+    )
     prompt = parser.add_argument_group("prompt and sampling")
-    prompt.add_argument("--think", action=argparse.BooleanOptionalAction, help="replies are <think>..</think><answer>..</answer>, or the answer alone (default: think)")
+    prompt.add_argument(
+        "--think",
+        action=argparse.BooleanOptionalAction,
+        help="replies are <think>..</think><answer>..</answer>, or the answer alone (default: think)",
+    )
     prompt.add_argument("--system_prompt", help="as in training by default; '' for none")
     prompt.add_argument("--temperature", type=float, help="0 is greedy (default 0.5, the paper's)")
     prompt.add_argument("--top_p", type=float)
@@ -96,7 +108,9 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("engine (--model_path)")
     group.add_argument("--engine", choices=("vllm", "hf"), default="vllm")
     group.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: float32 on a CPU, bfloat16 on a GPU")
-    group.add_argument("--max_model_len", type=int, help="prompt and reply, in tokens (default: what the model can, at most 8192)")
+    group.add_argument(
+        "--max_model_len", type=int, help="prompt and reply, in tokens (default: what the model can, at most 8192)"
+    )
     group.add_argument("--max_num_seqs", type=int, help="requests generated side by side (default 256)")
     group.add_argument("--gpu_memory_utilization", type=float, default=0.9)
     group.add_argument("--kv_cache_memory_bytes", type=int, help="on a CPU (default 256 MiB)")

@@ -60,7 +60,9 @@ class CommonGenBenchmark(QuestionBenchmark):
     def judge(self, questions: Sequence[Question], rows: list[dict[str, Any]], seed: int) -> None:
         if self._judge is None:
             return
-        wanted = [(q, row) for q, row in zip(questions, rows, strict=True) if q.details["references"] and row["extracted"] is not None]
+        wanted = [
+            (q, row) for q, row in zip(questions, rows, strict=True) if q.details["references"] and row["extracted"] is not None
+        ]
         cases = [(f"{q.id}/{row['sample']}", q.gold, row["extracted"]["flexible"], q.details["references"]) for q, row in wanted]
         for (_, row), judged in zip(wanted, self._judge.compare(cases, seed), strict=True):
             row["judged"] = judged
@@ -71,11 +73,18 @@ class CommonGenBenchmark(QuestionBenchmark):
         judged = [row["judged"] for row in rows if "judged" in row]
         results = [j["result"] for j in judged if j["result"] is not None]
         answered = [row for row in rows if row["extracted"] is not None]
-        counts = {"without_references": len(answered) - len(judged), "judged": len(results), "unjudged": len(judged) - len(results)}
+        counts = {
+            "without_references": len(answered) - len(judged),
+            "judged": len(results),
+            "unjudged": len(judged) - len(results),
+        }
         tally = {name: results.count(name) for name in (WIN, TIE, LOSS)}
         return {
             "counts": counts | {"judge_retries": sum(j["attempts"] - 1 for j in judged if j["attempts"])},
-            "scores": {"win_or_tie": stats.share(tally[WIN] + tally[TIE], len(results)), **{n: stats.share(tally[n], len(results)) for n in tally}},
+            "scores": {
+                "win_or_tie": stats.share(tally[WIN] + tally[TIE], len(results)),
+                **{n: stats.share(tally[n], len(results)) for n in tally},
+            },
         }
 
     def scripted_reply(self, name: str, question: Question, rng: random.Random) -> str:

@@ -19,23 +19,27 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 _VERBS = """
-be am is are was were been being|have has had having|do does did done|go goes went gone|say said|make made|take took taken|
-come came|see saw seen|know knew known|get got gotten|give gave given|find found|think thought|tell told|become became|leave left|
-feel felt|put put|bring brought|begin began begun|keep kept|hold held|write wrote written|stand stood|hear heard|let let|mean meant|
-set set|meet met|run ran|pay paid|sit sat|speak spoke spoken|lie lay lain lying|lead led|read read|grow grew grown|lose lost|
-fall fell fallen|send sent|build built|understand understood|draw drew drawn|break broke broken|spend spent|cut cut|rise rose risen|
-drive drove driven|buy bought|wear wore worn|choose chose chosen|eat ate eaten|drink drank drunk|sleep slept|fly flew flown|
-ride rode ridden|swim swam swum|sing sang sung|throw threw thrown|catch caught|teach taught|fight fought|sell sold|win won|
-shoot shot|hang hung|hide hid hidden|hit hit|hurt hurt|shake shook shaken|shine shone|shut shut|slide slid|spin spun|spread spread|
-spring sprang sprung|steal stole stolen|stick stuck|sting stung|strike struck|sweep swept|swing swung|tear tore torn|wake woke woken|
-weave wove woven|wind wound|bend bent|bite bit bitten|blow blew blown|bleed bled|breed bred|burn burnt|cling clung|creep crept|
-deal dealt|dig dug|dive dove|feed fed|forget forgot forgotten|freeze froze frozen|grind ground|kneel knelt|lay laid|lean leant|
-leap leapt|learn learnt|light lit|ring rang rung|seek sought|sew sewn|shear shorn|shed shed|shrink shrank shrunk|sink sank sunk|
-spill spilt|split split|swear swore sworn|swell swollen|weep wept|dream dreamt|bet bet|bind bound|cast cast|cost cost|lend lent|
-quit quit|rid rid|saw sawn|show shown|slit slit|spit spat|stink stank stunk|string strung|stride strode|thrust thrust|tread trod
+be am is are was were been being|have has had having|do does did done|go goes went gone|say said|make made|
+take took taken|come came|see saw seen|know knew known|get got gotten|give gave given|find found|think thought|
+tell told|become became|leave left|feel felt|put put|bring brought|begin began begun|keep kept|hold held|
+write wrote written|stand stood|hear heard|let let|mean meant|set set|meet met|run ran|pay paid|sit sat|
+speak spoke spoken|lie lay lain lying|lead led|read read|grow grew grown|lose lost|fall fell fallen|send sent|
+build built|understand understood|draw drew drawn|break broke broken|spend spent|cut cut|rise rose risen|
+drive drove driven|buy bought|wear wore worn|choose chose chosen|eat ate eaten|drink drank drunk|sleep slept|
+fly flew flown|ride rode ridden|swim swam swum|sing sang sung|throw threw thrown|catch caught|teach taught|fight fought|
+sell sold|win won|shoot shot|hang hung|hide hid hidden|hit hit|hurt hurt|shake shook shaken|shine shone|shut shut|
+slide slid|spin spun|spread spread|spring sprang sprung|steal stole stolen|stick stuck|sting stung|strike struck|
+sweep swept|swing swung|tear tore torn|wake woke woken|weave wove woven|wind wound|bend bent|bite bit bitten|
+blow blew blown|bleed bled|breed bred|burn burnt|cling clung|creep crept|deal dealt|dig dug|dive dove|feed fed|
+forget forgot forgotten|freeze froze frozen|grind ground|kneel knelt|lay laid|lean leant|leap leapt|learn learnt|
+light lit|ring rang rung|seek sought|sew sewn|shear shorn|shed shed|shrink shrank shrunk|sink sank sunk|spill spilt|
+split split|swear swore sworn|swell swollen|weep wept|dream dreamt|bet bet|bind bound|cast cast|cost cost|lend lent|
+quit quit|rid rid|saw sawn|show shown|slit slit|spit spat|stink stank stunk|string strung|stride strode|thrust thrust|
+tread trod
 """
 _PLURALS = """
-man men|woman women|child children|person people|foot feet|tooth teeth|goose geese|mouse mice|ox oxen|fish fish|sheep sheep|deer deer
+man men|woman women|child children|person people|foot feet|tooth teeth|goose geese|mouse mice|ox oxen|
+fish fish|sheep sheep|deer deer
 """
 _IRREGULAR: dict[str, frozenset[str]] = {}
 for _group in (_VERBS + "|" + _PLURALS).split("|"):

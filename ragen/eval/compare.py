@@ -65,7 +65,9 @@ def read_entry(path: Path) -> Entry:
         except ValueError:
             continue  # another tool's file in the same folder
         if result["benchmark"] in entry.results:
-            raise ValueError(f"{path} holds two results of {result['benchmark']}: {entry.files[result['benchmark']].name} and {file.name}")
+            raise ValueError(
+                f"{path} holds two results of {result['benchmark']}: {entry.files[result['benchmark']].name} and {file.name}"
+            )
         entry.results[result["benchmark"]], entry.files[result["benchmark"]] = result, file
     if not entry.results:
         raise FileNotFoundError(f"{path} holds no result file of reason_test")
@@ -105,7 +107,13 @@ def _difference(entry: Entry, first: Entry, benchmark: str, score: str) -> dict[
         d = stats.paired_difference(*sides)
     except ValueError as error:
         return {"note": str(error)}
-    return {"difference": d["value"], "difference_low": d["low"], "difference_high": d["high"], "p_value": d["p_value"], "pairs": d["n"]}
+    return {
+        "difference": d["value"],
+        "difference_low": d["low"],
+        "difference_high": d["high"],
+        "p_value": d["p_value"],
+        "pairs": d["n"],
+    }
 
 
 def values_by_id(rows: Sequence[Mapping[str, Any]], score: str, primary: str) -> list[dict[str, Any]] | None:
@@ -132,7 +140,11 @@ def text_table(rows: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> s
         if row["benchmark"] != shown:
             shown = row["benchmark"]
             lines.append(f"\n{shown} ({row['score']})")
-        told = "nothing to score" if row["value"] is None else f"{row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}] n={row['n']}"
+        told = (
+            "nothing to score"
+            if row["value"] is None
+            else f"{row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}] n={row['n']}"
+        )
         if "difference" in row:
             told += (
                 f"   difference {row['difference']:+.4f} [{row['difference_low']:+.4f}, {row['difference_high']:+.4f}], "
@@ -144,7 +156,8 @@ def text_table(rows: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> s
 
 def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
     columns = [
-        "benchmark", "entry", "score", "value", "low", "high", "n", "difference", "difference_low", "difference_high", "p_value", "pairs", "note",
+        "benchmark", "entry", "score", "value", "low", "high", "n", "difference", "difference_low", "difference_high",
+        "p_value", "pairs", "note",
     ]  # fmt: skip
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, extrasaction="ignore", restval="", lineterminator="\n")
@@ -162,7 +175,9 @@ def paper_table(entries: Sequence[Entry]) -> str:
     lines = ["", " " * width + "".join(f"{column:>11}" for column in columns)]
     for entry in entries:
         row = table_row(entry.results)
-        lines.append(f"{entry.name:<{width}}" + "".join(f"{_percent(row[c]['value'] * 100 if row[c] else None):>11}" for c in columns))
+        lines.append(
+            f"{entry.name:<{width}}" + "".join(f"{_percent(row[c]['value'] * 100 if row[c] else None):>11}" for c in columns)
+        )
     for name, row in zip(names[len(entries) :], published(), strict=True):
         lines.append(f"{name:<{width}}" + "".join(f"{_percent(row[c]):>11}" for c in columns) + _printed_otherwise(row))
     return "\n".join(lines)

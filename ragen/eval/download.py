@@ -17,9 +17,18 @@ logger = logging.getLogger(__name__)
 
 #: what is fetched: where it lies on the hub and here, and what reads it (which checks its fields)
 SETS: list[tuple[Source, Callable[[Rows], object]]] = [
-    *((kind.source, lambda rows, kind=kind: maths.MathBenchmark(kind, rows, Template())) for kind in (maths.MATH500, maths.SIMPLERL, maths.GSM8K)),
-    *((kind.source, lambda rows, kind=kind: choice.ChoiceBenchmark(kind, rows, Template())) for kind in (choice.MMLU, choice.MMLU_PRO, choice.SOCIAL)),
-    *((kind.few_shot_source, lambda rows, kind=kind: choice.ChoiceBenchmark(kind, rows, Template())) for kind in (choice.MMLU, choice.MMLU_PRO)),
+    *(
+        (kind.source, lambda rows, kind=kind: maths.MathBenchmark(kind, rows, Template()))
+        for kind in (maths.MATH500, maths.SIMPLERL, maths.GSM8K)
+    ),
+    *(
+        (kind.source, lambda rows, kind=kind: choice.ChoiceBenchmark(kind, rows, Template()))
+        for kind in (choice.MMLU, choice.MMLU_PRO, choice.SOCIAL)
+    ),
+    *(
+        (kind.few_shot_source, lambda rows, kind=kind: choice.ChoiceBenchmark(kind, rows, Template()))
+        for kind in (choice.MMLU, choice.MMLU_PRO)
+    ),
     (commongen.SOURCE, lambda rows: commongen.CommonGenBenchmark(rows, Template())),
 ]
 

@@ -35,7 +35,9 @@ _SAID = re.compile(r"(?:answer|result|solution)\s*(?:is|:|=)\s*:?\s*([^\n]+)", r
 _SENTENCE_END = re.compile(r"\.(?:\s|$)")
 _LETTER_ALONE = re.compile(r"\(?\s*([A-Za-z])\s*\)?\s*[.:]?")
 _LETTER_AND_TEXT = re.compile(r"\(?([A-Z])\)?\s*[.:)]?\s*(\S.*)", re.DOTALL)
-_LETTER_SAID = re.compile(r"(?:(?i:answer|choice|option)(?:\s+(?i:is|was|would\s+be))?\s*(?::|\s)?\s*(?i:option\s+|choice\s+)?)[*$]{0,2}\(?\{?([A-Z])(?![A-Za-z'’])")
+_LETTER_SAID = re.compile(
+    r"(?:(?i:answer|choice|option)(?:\s+(?i:is|was|would\s+be))?\s*(?::|\s)?\s*(?i:option\s+|choice\s+)?)[*$]{0,2}\(?\{?([A-Z])(?![A-Za-z'’])"
+)
 
 
 def answer_block(text: str) -> str | None:

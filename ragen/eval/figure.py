@@ -51,7 +51,10 @@ def _line(point: Point, y: float) -> list[str]:
     colour = _GREY if point.series is None else _COLOURS[point.series % len(_COLOURS)]
     parts = [_text(_MARGIN, y + 4, point.label if len(point.label) <= 34 else point.label[:33] + "…")]
     if point.low is not None and point.high is not None:
-        parts.append(f'<line x1="{_x(point.low):.1f}" x2="{_x(point.high):.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="{colour}" stroke-width="3"/>')
+        parts.append(
+            f'<line x1="{_x(point.low):.1f}" x2="{_x(point.high):.1f}" y1="{y:.1f}" y2="{y:.1f}" '
+            f'stroke="{colour}" stroke-width="3"/>'
+        )
     parts.append(f'<circle cx="{_x(point.value):.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>')
     parts.append(_text(_LABEL + _PLOT + 14, y + 4, f"{point.value:.1f}"))
     return parts
@@ -59,7 +62,8 @@ def _line(point: Point, y: float) -> list[str]:
 
 def _grid(top: float, bottom: float) -> list[str]:
     return [
-        f'<line x1="{_x(v):.1f}" x2="{_x(v):.1f}" y1="{top:.1f}" y2="{bottom:.1f}" stroke="#dddddd" stroke-width="1"/>' for v in range(0, 101, 25)
+        f'<line x1="{_x(v):.1f}" x2="{_x(v):.1f}" y1="{top:.1f}" y2="{bottom:.1f}" stroke="#dddddd" stroke-width="1"/>'
+        for v in range(0, 101, 25)
     ]
 
 

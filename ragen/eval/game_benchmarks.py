@@ -24,7 +24,9 @@ def tictactoe(player: dict[str, Any]) -> GameBenchmark:
 def nash_new(equilibrium: str = "paper") -> GameBenchmark:
     """The paper's nine matrix games, one turn."""
     tag = Tag("NashNew", "nash_new", {"equilibrium": equilibrium}, [])
-    return GameBenchmark("nash_new", tag, 1, {"right": "success"}, "right", lambda env, role: {"role": role, "game": env.game_name})
+    return GameBenchmark(
+        "nash_new", tag, 1, {"right": "success"}, "right", lambda env, role: {"role": role, "game": env.game_name}
+    )
 
 
 def undercover(player: dict[str, Any], word_list: str | None) -> GameBenchmark:
@@ -35,14 +37,18 @@ def undercover(player: dict[str, Any], word_list: str | None) -> GameBenchmark:
 
 def main_tictactoe(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """``reason_test/tictactoe.py``."""
-    args = _parser("Tic-tac-toe on the empty board against a scripted player, a served model or a checkpoint.", "random").parse_args(argv)
+    args = _parser(
+        "Tic-tac-toe on the empty board against a scripted player, a served model or a checkpoint.", "random"
+    ).parse_args(argv)
     return _play(tictactoe(opponent(args.opponent)), args, settings_from(args))
 
 
 def main_nash(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """``reason_test/nash-new.py``."""
     parser = _parser("The paper's nine matrix games: name the action of a Nash equilibrium.", None)
-    parser.add_argument("--equilibrium", choices=("paper", "any"), default="paper", help="what counts as right (default: the paper's rule)")
+    parser.add_argument(
+        "--equilibrium", choices=("paper", "any"), default="paper", help="what counts as right (default: the paper's rule)"
+    )
     args = parser.parse_args(argv)
     args.scripted = {"perfect": "equilibrium"}.get(args.scripted, args.scripted)
     return _play(nash_new(args.equilibrium), args, settings_from(args))
@@ -53,10 +59,13 @@ def main_undercover(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser = _parser("Who's the spy: the model in one seat, three other players.", "speaker")
     parser.add_argument(
         "--word_list", default="described",
-        help="JSON list of word pairs; 'described': the pairs that scripted speakers can describe (default); 'all': the project's whole list",
+        help="JSON list of word pairs; 'described': the pairs that scripted speakers can describe (default); "
+        "'all': the project's whole list",
     )  # fmt: skip
     args = parser.parse_args(argv)
-    return _play(undercover(opponent(args.opponent), None if args.word_list == "all" else args.word_list), args, settings_from(args))
+    return _play(
+        undercover(opponent(args.opponent), None if args.word_list == "all" else args.word_list), args, settings_from(args)
+    )
 
 
 def opponent(text: str) -> dict[str, Any]:
@@ -74,7 +83,9 @@ def _parser(description: str, opponent_name: str | None) -> argparse.ArgumentPar
     add_common(parser)
     parser.add_argument("--games", type=int, default=100, help="how many (default %(default)s)")
     parser.add_argument("--max_turn", type=int, help="replies of the model in a game")
-    parser.add_argument("--compare", metavar="RESULT.json", help="an earlier result on the same games: print the paired difference")
+    parser.add_argument(
+        "--compare", metavar="RESULT.json", help="an earlier result on the same games: print the paired difference"
+    )
     if opponent_name:
         parser.add_argument(
             "--opponent", default=opponent_name, metavar="NAME|JSON",
@@ -135,6 +146,6 @@ def comparison(other: dict[str, Any], other_rows: list[dict], rows: list[dict]) 
         raise ValueError("--compare: the other result was played on other games (another --seed): nothing can be paired")
     d = stats.paired_difference(rows, other_rows)
     return (
-        f"success against {other['model'].get('name')}: {d['value']:+.4f}  [{d['low']:+.4f}, {d['high']:+.4f}], p = {d['p_value']:.2g}, "
-        f"{d['n']} games in both, better in {d['only_a']}, worse in {d['only_b']}"
+        f"success against {other['model'].get('name')}: {d['value']:+.4f}  [{d['low']:+.4f}, {d['high']:+.4f}], "
+        f"p = {d['p_value']:.2g}, {d['n']} games in both, better in {d['only_a']}, worse in {d['only_b']}"
     )

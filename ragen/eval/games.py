@@ -50,14 +50,20 @@ def evaluate_games(bench: GameBenchmark, games: int, settings: Settings, replier
         return known
     chunks = files.open_chunks(run)
     specs = _deal(bench.tag, games, settings.seed)
-    proxy = replier.proxy({"max_turn": run["prompt"]["max_turn"], "enable_think": settings.think, "window": settings.window}, seats)
-    sampling = Sampling((settings.seed, EVAL, bench.name), settings.max_tokens, settings.temperature, settings.top_p, settings.top_k)
+    proxy = replier.proxy(
+        {"max_turn": run["prompt"]["max_turn"], "enable_think": settings.think, "window": settings.window}, seats
+    )
+    sampling = Sampling(
+        (settings.seed, EVAL, bench.name), settings.max_tokens, settings.temperature, settings.top_p, settings.top_k
+    )
     size = settings.chunk_size
     progress = Progress(bench.name, games, done=min(games, len(chunks.done) * size))
     for start in range(len(chunks.done) * size, games, size):
         replier.new_chunk()
         started, before = time.perf_counter(), replier.tokens()
-        trajectories = proxy.play(specs[start : start + size], {bench.tag.name: bench.tag}, sampling, on_done=lambda _: progress.add())
+        trajectories = proxy.play(
+            specs[start : start + size], {bench.tag.name: bench.tag}, sampling, on_done=lambda _: progress.add()
+        )
         rows = [_row(bench, trajectory, replier.counts_tokens) for trajectory in trajectories]
         used = [after - known for after, known in zip(replier.tokens(), before, strict=True)]
         chunks.add({"rows": rows, "tokens": used, "seconds": time.perf_counter() - started})
@@ -75,7 +81,7 @@ def _describe(bench: GameBenchmark, games: int, settings: Settings, replier) -> 
         "benchmark": bench.name,
         "model": replier.identity,
         "data": {"games": games, "env_type": tag.env_type, "env_config": tag.env_config, "opponents": tag.player_info,
-                 "hash": digest([tag.env_type, tag.env_config, tag.player_info, settings.seed, games])},
+                 "hash": digest([tag.env_type, tag.env_config, tag.player_info, settings.seed])},
         "prompt": {"template": "game", "think": settings.think, "system_prompt": settings.system_prompt,
                    "max_turn": settings.max_turn or bench.max_turn, "window": settings.window},
         "sampling": settings.sampling,
@@ -110,7 +116,11 @@ def _row(bench: GameBenchmark, trajectory: Trajectory, counts_tokens: bool) -> d
         "reply_tokens": sum(turn.end - turn.start for turn in turns) if counts_tokens else None,
     }
     names = set(bench.scores.values()) | set(_ENDINGS)
-    row |= {name: None if aborted else int(trajectory.metrics[name]) for name in sorted(names - {"success"}) if name in trajectory.metrics}
+    row |= {
+        name: None if aborted else int(trajectory.metrics[name])
+        for name in sorted(names - {"success"})
+        if name in trajectory.metrics
+    }
     if trajectory.error:
         row["error"] = trajectory.error
     row["replies"] = [{"text": turn.reply, "valid": turn.valid, "feedback": turn.feedback} for turn in turns]

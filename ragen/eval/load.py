@@ -47,7 +47,12 @@ def seat_opponents(entries: Sequence[dict], settings: Settings) -> Seats:
         engine, chat, _ = _engine(model_folder(folder, "--opponent checkpoint"), settings, len(set(folders)) + offset)
         engines.append(engine)
         players[folder] = PastSelfPlayer(
-            Path(folder).name, offset + place, chat, max_tokens=settings.max_tokens, enable_think=settings.think, temperature=settings.temperature
+            Path(folder).name,
+            offset + place,
+            chat,
+            max_tokens=settings.max_tokens,
+            enable_think=settings.think,
+            temperature=settings.temperature,
         )
 
     def past_self(entry: dict) -> Player:
@@ -73,7 +78,8 @@ def _engine(folder: Path, settings: Settings, share_gpu: int) -> tuple[RolloutEn
     }  # fmt: skip
     rollout = {
         "name": settings.engine, "dtype": about["dtype"], "max_model_len": length, "tensor_model_parallel_size": 1,
-        "gpu_memory_utilization": settings.gpu_memory_utilization / share_gpu, "kv_cache_memory_bytes": settings.kv_cache_memory_bytes,
+        "gpu_memory_utilization": settings.gpu_memory_utilization / share_gpu,
+        "kv_cache_memory_bytes": settings.kv_cache_memory_bytes,
         "block_size": None if gpu else 32, "max_num_seqs": settings.max_num_seqs, "enforce_eager": settings.enforce_eager,
     }  # fmt: skip
     engine = build_engine(OmegaConf.create(rollout), str(folder), trust_remote_code=trust, seed=settings.seed)
@@ -92,4 +98,6 @@ def model_folder(name: str, option: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]))
     except Exception as error:  # noqa: BLE001  the hub's client raises many kinds; all mean the same here
-        raise FileNotFoundError(f"{option}: {name} is neither a folder nor a model that the hub gives ({type(error).__name__}: {error})") from None
+        raise FileNotFoundError(
+            f"{option}: {name} is neither a folder nor a model that the hub gives ({type(error).__name__}: {error})"
+        ) from None

@@ -33,7 +33,11 @@ class MathKind:
 MATH500 = MathKind("math500", Source("math/math500.jsonl", "HuggingFaceH4/MATH-500"))
 SIMPLERL = MathKind(
     "simplerl_test",
-    Source("math/simplelr_qwen_level3to5/test.parquet", "hkust-nlp/SimpleRL-Zoo-Data", hub_file="simplelr_qwen_level3to5/test.parquet"),
+    Source(
+        "math/simplelr_qwen_level3to5/test.parquet",
+        "hkust-nlp/SimpleRL-Zoo-Data",
+        hub_file="simplelr_qwen_level3to5/test.parquet",
+    ),
 )
 GSM8K = MathKind("gsm8k", Source("math/gsm8k_test.jsonl", "openai/gsm8k", "main"), numbers=True)
 
@@ -65,7 +69,12 @@ class MathBenchmark(QuestionBenchmark):
 
     def grade(self, questions: Sequence[Question], replies: Sequence[str]) -> list[dict[str, Any]]:
         found = [extract.maths(reply, self._template.think, self._template.usual) for reply in replies]
-        wanted = {(q.gold, answer) for q, e in zip(questions, found, strict=True) for answer in (e.strict, e.flexible) if answer is not None}
+        wanted = {
+            (q.gold, answer)
+            for q, e in zip(questions, found, strict=True)
+            for answer in (e.strict, e.flexible)
+            if answer is not None
+        }
         pairs = sorted(wanted)  # each comparison once, however many samples agree
         right = dict(zip(pairs, judge_many([(gold, self._read(answer)) for gold, answer in pairs], self._timeout), strict=True))
         return [self._grade(question.gold, e, right) for question, e in zip(questions, found, strict=True)]

@@ -41,4 +41,8 @@ class Template:
 
     def about(self, usual_request: str, train_request: str) -> dict[str, Any]:
         """For the result file."""
-        return {"template": self.kind, "think": None if self.usual else self.think, "request": usual_request if self.usual else train_request}
+        return {
+            "template": self.kind,
+            "think": None if self.usual else self.think,
+            "request": usual_request if self.usual else train_request,
+        }

@@ -57,7 +57,7 @@ def main_common(argv: Sequence[str] | None = None) -> dict[str, Any]:
     from ragen.eval.commongen import SOURCE, CommonGenBenchmark
 
     parser = _parser("CommonGen: concept coverage, and win-or-tie against human references by a judge model.")
-    parser.add_argument("--judge", metavar="JSON", help="who judges: a player_info entry, '{\"model_name\": \"M\", \"port\": 1414}'")
+    parser.add_argument("--judge", metavar="JSON", help='who judges: a player_info entry, \'{"model_name": "M", "port": 1414}\'')
     args = parser.parse_args(argv)
     settings = settings_from(args)
     judge = _judge(args.judge) if args.judge else None
@@ -78,7 +78,9 @@ def _choice(description: str, kind, argv: Sequence[str] | None) -> dict[str, Any
     parser = _parser(description)
     parser.add_argument("--labels", metavar="FILE.lst", help="labels of the rows, one a line, where they lie apart")
     if kind.few_shot_source:
-        parser.add_argument("--shots", type=int, default=0, help="examples of the same category in front of a question (default 0)")
+        parser.add_argument(
+            "--shots", type=int, default=0, help="examples of the same category in front of a question (default 0)"
+        )
         parser.add_argument("--few_shot", metavar="FILE", help="where examples come from (default: the benchmark's own)")
     args = parser.parse_args(argv)
     settings, shots = settings_from(args), getattr(args, "shots", 0)
@@ -107,8 +109,15 @@ def _parser(description: str) -> argparse.ArgumentParser:
     add_common(parser)
     group = parser.add_argument_group("questions")
     group.add_argument("--data", help="a file (.jsonl, .json, .csv, .parquet), 'hub' or ORG/NAME (default: $GIFT_DATA, data/)")
-    group.add_argument("--template", choices=TEMPLATES, default="train", help="the form that is asked for: training's or the benchmark's usual one")
-    group.add_argument("--samples", type=int, default=1, help="replies to each question: adds pass@k, majority vote and the mean (default 1)")
+    group.add_argument(
+        "--template",
+        choices=TEMPLATES,
+        default="train",
+        help="the form that is asked for: training's or the benchmark's usual one",
+    )
+    group.add_argument(
+        "--samples", type=int, default=1, help="replies to each question: adds pass@k, majority vote and the mean (default 1)"
+    )
     return parser
 
 
@@ -136,9 +145,13 @@ def _evaluate(bench: QuestionBenchmark, args: argparse.Namespace, settings: Sett
 def table(result: dict[str, Any]) -> str:
     """Scores with intervals, a line each, and what is in no score."""
     counts = result["counts"]
-    lines = [f"{result['benchmark']}: {counts['questions']} questions, {counts['samples']} replies each, {result['seconds']:.1f} s"]
+    lines = [
+        f"{result['benchmark']}: {counts['questions']} questions, {counts['samples']} replies each, {result['seconds']:.1f} s"
+    ]
     for name, score in result["scores"].items():
-        told = "nothing to score" if score["value"] is None else f"{score['value']:.4f}  [{score['low']:.4f}, {score['high']:.4f}]"
+        told = (
+            "nothing to score" if score["value"] is None else f"{score['value']:.4f}  [{score['low']:.4f}, {score['high']:.4f}]"
+        )
         lines.append(f"  {name:<11} {told}")
     if counts["too_long"]:
         lines.append(f"  {counts['too_long']} prompts are too long for the model and are in no score")

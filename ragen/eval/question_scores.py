@@ -53,7 +53,9 @@ def scores(by_question: Mapping[str, Sequence[Row]], samples: int, means: Sequen
     answered = {i: rows for i, rows in answered.items() if rows}
     found = {key: _over_questions([[row[key] for row in rows] for rows in answered.values()]) for key in ("strict", "flexible")}
     found["invalid"] = _over_questions([[int(row["verdict"] == "invalid") for row in rows] for rows in answered.values()])
-    found["off_format"] = _over_questions([[int(row["extracted"]["strict"] is None) for row in rows] for rows in answered.values()])
+    found["off_format"] = _over_questions(
+        [[int(row["extracted"]["strict"] is None) for row in rows] for rows in answered.values()]
+    )
     for key in means:
         found[key] = stats.mean([_mean([row[key] for row in rows]) for rows in answered.values()], (0.0, 1.0))
     if samples > 1:
@@ -65,7 +67,9 @@ def _of_several(answered: Mapping[str, Sequence[Row]], samples: int) -> dict[str
     found = {"majority": stats.share(sum(_majority_is_right(rows) for rows in answered.values()), len(answered))}
     k = 1
     while k <= samples:  # the estimator needs k samples; a question with fewer answers is left out
-        values = [stats.pass_at_k(len(rows), sum(row["flexible"] for row in rows), k) for rows in answered.values() if len(rows) >= k]
+        values = [
+            stats.pass_at_k(len(rows), sum(row["flexible"] for row in rows), k) for rows in answered.values() if len(rows) >= k
+        ]
         found[f"pass@{k}"] = stats.mean(values, (0.0, 1.0))
         k *= 2
     return found

@@ -83,7 +83,7 @@ class QuestionBenchmark(ABC):
     def scripted_reply(self, name: str, question: Question, rng: random.Random) -> str:
         """The reply of the scripted replier ``name`` (random, perfect), in the form that the prompt asks for."""
 
-    def judge(self, questions: Sequence[Question], rows: list[dict[str, Any]], seed: int) -> None:
+    def judge(self, questions: Sequence[Question], rows: list[dict[str, Any]], seed: int) -> None:  # noqa: B027  most have none
         """A second pass over graded rows (a judge model), which may add to them."""
 
     def summarise_more(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -102,9 +102,9 @@ def evaluate_questions(bench: QuestionBenchmark, settings: Settings, replier, sa
     questions = bench.questions[: settings.limit]
     chunks = files.open_chunks(run)
     size = settings.chunk_size
-    start = len(chunks.done) * size
-    progress = Progress(bench.name, len(questions) * samples, done=min(start, len(questions)) * samples)
-    for start in range(start, len(questions), size):
+    finished = min(len(chunks.done) * size, len(questions))
+    progress = Progress(bench.name, len(questions) * samples, done=finished * samples)
+    for start in range(finished, len(questions), size):
         started = time.perf_counter()
         rows = _ask(bench, questions[start : start + size], settings, replier, samples, progress)
         chunks.add({"rows": rows, "seconds": time.perf_counter() - started})
@@ -132,12 +132,17 @@ def _ask(
 ) -> list[dict[str, Any]]:  # fmt: skip
     replier.new_chunk()
     requests = [
-        Request(question, k, request_seed(settings.seed, "eval", bench.name, question.id, k)) for question in questions for k in range(samples)
+        Request(question, k, request_seed(settings.seed, "eval", bench.name, question.id, k))
+        for question in questions
+        for k in range(samples)
     ]
     answers = replier.reply(requests, bench, settings, progress.add)
     asked = [(request, answer) for request, answer in zip(requests, answers, strict=True) if answer.status == ANSWERED]
     grades = iter(bench.grade([request.question for request, _ in asked], [answer.text for _, answer in asked]))
-    rows = [_row(request, answer, next(grades) if answer.status == ANSWERED else None) for request, answer in zip(requests, answers, strict=True)]
+    rows = [
+        _row(request, answer, next(grades) if answer.status == ANSWERED else None)
+        for request, answer in zip(requests, answers, strict=True)
+    ]
     bench.judge([request.question for request in requests], rows, settings.seed)
     return rows
 

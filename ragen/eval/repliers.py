@@ -69,7 +69,9 @@ class ModelReplier:
             ids = prompts.get(request.question.id) or self.chat.prompt(request.question.turns)
             prompts[request.question.id] = ids
             if len(ids) >= room:
-                answers[i] = Answer(status=TOO_LONG, tokens=(len(ids), 0), error=f"the prompt has {len(ids)} tokens, max_model_len is {room}")
+                answers[i] = Answer(
+                    status=TOO_LONG, tokens=(len(ids), 0), error=f"the prompt has {len(ids)} tokens, max_model_len is {room}"
+                )
                 on_done()
                 continue
             lengths[i] = len(ids)
@@ -81,7 +83,9 @@ class ModelReplier:
         while self.engine.unfinished:
             for reply in self.engine.step():
                 i = int(reply.request_id)
-                answers[i] = Answer(self.chat.decode_reply(reply.token_ids), tokens=(lengths[i], len(reply.token_ids)), cut=reply.cut)
+                answers[i] = Answer(
+                    self.chat.decode_reply(reply.token_ids), tokens=(lengths[i], len(reply.token_ids)), cut=reply.cut
+                )
                 on_done()
         return answers
 

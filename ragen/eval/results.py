@@ -56,7 +56,9 @@ def hash_model(folder: Path) -> str:
     """SHA-256 of what decides a model's replies: weights, config, tokenizer, chat template."""
     files = {path for pattern in _MODEL_FILES for path in folder.glob(pattern) if path.is_file()}
     if not any(path.suffix in (".safetensors", ".bin") for path in files):
-        raise ValueError(f"{folder} holds no weights (*.safetensors): give the folder of a merged or downloaded model (scripts/merge.sh)")
+        raise ValueError(
+            f"{folder} holds no weights (*.safetensors): give the folder of a merged or downloaded model (scripts/merge.sh)"
+        )
     return hash_files(sorted(files))
 
 
@@ -96,9 +98,18 @@ class ResultFiles:
     def open_chunks(self, run: Mapping[str, Any]) -> Chunks:
         return Chunks(self.partial, digest(run))
 
-    def write(self, run: Mapping[str, Any], result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], samples: str) -> dict[str, Any]:
+    def write(
+        self, run: Mapping[str, Any], result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], samples: str
+    ) -> dict[str, Any]:
         """Write rows and samples, then the result that names them; drop the partial file."""
-        whole = {"format": FORMAT, **run, "run_hash": digest(run), **result, "rows_file": self.rows.name, "samples_file": self.samples.name}
+        whole = {
+            "format": FORMAT,
+            **run,
+            "run_hash": digest(run),
+            **result,
+            "rows_file": self.rows.name,
+            "samples_file": self.samples.name,
+        }
         write_whole(self.rows, dumps_rows(rows))
         write_whole(self.samples, samples)
         write_whole(self.result, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")

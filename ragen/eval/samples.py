@@ -34,7 +34,8 @@ def tell_question(row: Mapping[str, Any]) -> str:
         f"=== question {row['id']}, sample {row['sample']}: {row['verdict']}",
         f"--- told\n{row['prompt']}",
         f"--- model\n{row['reply']}",
-        f"--- strict {extracted['strict']!r}, flexible {extracted['flexible']!r} ({extracted['rule'] or 'no rule'}), gold {row['gold']!r}",
+        f"--- strict {extracted['strict']!r}, flexible {extracted['flexible']!r} ({extracted['rule'] or 'no rule'}), "
+        f"gold {row['gold']!r}",
     ]
     return "\n".join(lines + ([f"--- error\n{row['error']}"] if row.get("error") else [])) + "\n"
 

@@ -41,7 +41,9 @@ def mean(values: Sequence[float], bounds: tuple[float, float] | None = None) -> 
     return {"value": middle, "low": low, "high": high, "n": n}
 
 
-def paired_difference(a_rows: Sequence[Mapping[str, Any]], b_rows: Sequence[Mapping[str, Any]], key: str = "success") -> dict[str, Any]:
+def paired_difference(
+    a_rows: Sequence[Mapping[str, Any]], b_rows: Sequence[Mapping[str, Any]], key: str = "success"
+) -> dict[str, Any]:
     """Score of ``a`` minus score of ``b`` on the rows (by ``id``) that both have.
 
     Rows without ``key`` (or with ``None``: unjudged, aborted) take no part. For yes/no scores the interval is
@@ -54,7 +56,9 @@ def paired_difference(a_rows: Sequence[Mapping[str, Any]], b_rows: Sequence[Mapp
     a, b = _by_id(a_rows, key), _by_id(b_rows, key)
     common = sorted(a.keys() & b.keys(), key=str)
     if not common:
-        raise ValueError(f"paired difference: no row with a {key!r} is in both results; were they made with the same data and seed?")
+        raise ValueError(
+            f"paired difference: no row with a {key!r} is in both results; were they made with the same data and seed?"
+        )
     pairs = [(a[i], b[i]) for i in common]
     only_a, only_b = sum(x > y for x, y in pairs), sum(x < y for x, y in pairs)
     found: dict[str, Any] = {"n": len(pairs), "only_a": only_a, "only_b": only_b, "unmatched": len(a.keys() ^ b.keys())}

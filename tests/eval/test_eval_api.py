@@ -10,7 +10,9 @@ from tests.ragen.chat_server import ChatServer
 
 
 def social(tmp_path, count):
-    rows = [{"context": "c", "question": f"{i}", "answerA": "x", "answerB": "y", "answerC": "z", "label": "1"} for i in range(count)]
+    rows = [
+        {"context": "c", "question": f"{i}", "answerA": "x", "answerB": "y", "answerC": "z", "label": "1"} for i in range(count)
+    ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return ["--data", str(tmp_path / "rows.jsonl")]
 
@@ -25,7 +27,9 @@ def served(server, *options):
 
 def test_thoughts_are_part_of_the_reply_and_tokens_are_the_servers(tmp_path):
     text = "<think>hm</think><answer>A</answer>"
-    with ChatServer(lambda n, body: {"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}) as server:
+    with ChatServer(
+        lambda n, body: {"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
+    ) as server:
         result = question_benchmarks.main_social([*social(tmp_path, 6), *served(server, "--output", tmp_path / "out")])
     assert result["scores"]["strict"]["value"] == 1
     assert result["tokens"] == {"prompt": 42, "reply": 18}
@@ -41,7 +45,11 @@ def test_a_call_that_fails_is_counted_as_failed_and_not_as_wrong(tmp_path):
 
     with ChatServer(behave) as server:
         result = question_benchmarks.main_social([*social(tmp_path, 4), *served(server, "--output", tmp_path / "out")])
-    assert result["counts"]["failed"] == 1 and result["scores"]["flexible"] == {**result["scores"]["flexible"], "value": 1.0, "n": 3}
+    assert result["counts"]["failed"] == 1 and result["scores"]["flexible"] == {
+        **result["scores"]["flexible"],
+        "value": 1.0,
+        "n": 3,
+    }
     assert "500" in next(row["error"] for row in read_rows(tmp_path / "out" / "social_i_qa.json") if row["verdict"] == "failed")
 
 
@@ -54,10 +62,17 @@ def test_games_against_a_served_model_in_the_trained_seat(tmp_path):
         return {"choices": [{"message": {"reasoning_content": "hm", "content": f"<answer>{cell}</answer>"}}]}
 
     with ChatServer(behave) as server:
-        result = game_benchmarks.main_tictactoe(["--games", "12", "--opponent", "random", *served(server, "--output", tmp_path / "g.json")])
+        result = game_benchmarks.main_tictactoe(
+            ["--games", "12", "--opponent", "random", *served(server, "--output", tmp_path / "g.json")]
+        )
         assert result["counts"]["played"] == 12 and result["scores"]["invalid"]["value"] == 0
         longest = max(server.requests, key=lambda body: len(body["messages"]))
-    assert [m["role"] for m in longest["messages"][:4]] == ["system", "user", "assistant", "user"]  # the whole conversation each turn
+    assert [m["role"] for m in longest["messages"][:4]] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+    ]  # the whole conversation each turn
 
 
 def test_a_dead_server_aborts_games_and_loses_none(tmp_path):
@@ -78,7 +93,16 @@ def test_commongen_is_judged_by_a_served_model(tmp_path):
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
     with ChatServer(lambda n, body: "<answer>tie</answer>") as server:
         entry = json.dumps({"model_name": "judge", "base_url": base(server)})
-        options = ["--data", str(tmp_path / "rows.jsonl"), "--scripted", "perfect", "--judge", entry, "--output", str(tmp_path / "out")]
+        options = [
+            "--data",
+            str(tmp_path / "rows.jsonl"),
+            "--scripted",
+            "perfect",
+            "--judge",
+            entry,
+            "--output",
+            str(tmp_path / "out"),
+        ]
         result = question_benchmarks.main_common(options)
     assert result["scores"]["win_or_tie"]["value"] == 1 and result["prompt"]["judge"]["model"] == "judge"
     assert server.requests[0]["temperature"] == 0.0

@@ -23,7 +23,8 @@ from ragen.players.base import PlayerError
         ("dog_N", "Dogs bark."), ("box_N", "two boxes"), ("city", "the cities"), ("leaf", "leaves fall"), ("knife", "knives"),
         ("child", "the children's game"), ("woman", "two women"), ("fireman", "firemen run"), ("watch", "she watches"),
         ("ride_V", "riding"), ("ride", "rode"), ("stop", "stopped"), ("stop", "stopping"), ("carry", "carried"), ("tie", "tying"),
-        ("play", "played"), ("swim", "swam"), ("throw", "thrown"), ("sit", "a man sits"), ("look", "looking"), ("ball", "a foot-ball"),
+        ("play", "played"), ("swim", "swam"), ("throw", "thrown"), ("sit", "a man sits"), ("look", "looking"),
+        ("ball", "a foot-ball"),
     ],
 )  # fmt: skip
 def test_forms_that_count(concept, said):
@@ -32,7 +33,14 @@ def test_forms_that_count(concept, said):
 
 @pytest.mark.parametrize(
     "concept, said",
-    [("swim", "the swimmer"), ("ear", "earphones"), ("dance", "a dancer"), ("wind", "a window"), ("art", "the cart"), ("run", "")],
+    [
+        ("swim", "the swimmer"),
+        ("ear", "earphones"),
+        ("dance", "a dancer"),
+        ("wind", "a window"),
+        ("art", "the cart"),
+        ("run", ""),
+    ],
 )
 def test_derivations_and_longer_words_do_not_count(concept, said):
     assert covered([concept], said) == [False]
@@ -48,7 +56,9 @@ def test_human_references_hold_their_concepts_and_not_those_of_others(gift_data)
     own = [ok for row in rows for a in row["human_annotations"] for ok in covered(row["concept_set"], a["ref"])]
     assert sum(own) / len(own) > 0.99
     foreign = [
-        ok for row, other in zip(rows, rows[1:]) for concept in other["concept_set"] if concept not in row["concept_set"]
+        ok
+        for row, other in zip(rows, rows[1:], strict=False)
+        for concept in other["concept_set"] if concept not in row["concept_set"]
         for ok in covered([concept], row["human_annotations"][0]["ref"])
     ]  # fmt: skip
     assert sum(foreign) / len(foreign) < 0.03
@@ -71,7 +81,8 @@ def test_sentence_of_a_reply(reply, strict, flexible):
 @pytest.mark.parametrize(
     "text, verdict",
     [
-        ("<answer>A</answer>", "A"), ("B", "B"), ("Tie.", "tie"), ("sentence b", "B"), ("<think>A</think>\n<answer> tie </answer>", "tie"),
+        ("<answer>A</answer>", "A"), ("B", "B"), ("Tie.", "tie"), ("sentence b", "B"),
+        ("<think>A</think>\n<answer> tie </answer>", "tie"),
         ("A or B", None), ("both", None), ("", None), ("A tie would be unfair; A", None),
     ],
 )  # fmt: skip
@@ -79,7 +90,9 @@ def test_verdicts(text, verdict):
     assert read_verdict(text) == verdict
 
 
-ROWS = [{"id": str(i), "concept_set": ["dog_N", "run_V"], "human_annotations": [{"ref": "A dog is running."}]} for i in range(200)]
+ROWS = [
+    {"id": str(i), "concept_set": ["dog_N", "run_V"], "human_annotations": [{"ref": "A dog is running."}]} for i in range(200)
+]
 BARE = [{"id": f"bare {i}", "concept_set": ["dog_N", "run_V"], "human_annotations": []} for i in range(7)]
 
 
@@ -93,7 +106,9 @@ def judged(judge, tmp_path, rows=ROWS + BARE, reply="<think></think><answer>My d
         return future
 
     bench = CommonGenBenchmark(Rows(rows, {"hash": "made up"}), Template(), WinOrTie(ask, {"model": "fake"}))
-    return evaluate_questions(bench, Settings(str(tmp_path)), FunctionReplier(lambda r: reply)), read_rows(tmp_path / "commongen.json")
+    return evaluate_questions(bench, Settings(str(tmp_path)), FunctionReplier(lambda r: reply)), read_rows(
+        tmp_path / "commongen.json"
+    )
 
 
 @pytest.mark.parametrize("said", ["A", "B"])
@@ -114,7 +129,7 @@ def test_the_places_of_the_sentences_are_those_recorded(tmp_path):
 def test_ties_count_and_nonsense_or_nothing_is_unjudged(tmp_path):
     assert judged(lambda *_: "tie", tmp_path / "tie")[0]["scores"]["win_or_tie"]["value"] == 1
     for name, text in (("nonsense", "purple"), ("nothing", "")):
-        result, rows = judged(lambda *_: text, tmp_path / name)
+        result, rows = judged(lambda *_, text=text: text, tmp_path / name)
         assert result["scores"]["win_or_tie"] == {"value": None, "low": None, "high": None, "n": 0}
         assert (result["counts"]["unjudged"], result["counts"]["judge_retries"]) == (200, 400)
 

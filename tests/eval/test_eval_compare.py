@@ -18,7 +18,9 @@ def result(folder, wrong, kind=MMLU, hash="d", samples=1):
     """40 questions of which the first ``wrong`` are answered wrongly."""
     rows = [{"question": f"{i}", "subject": "s", "choices": ["a", "b"], "answer": 0} for i in range(40)]
     if kind is SOCIAL:
-        rows = [{"context": "c", "question": f"{i}", "answerA": "a", "answerB": "b", "answerC": "c", "label": "1"} for i in range(40)]
+        rows = [
+            {"context": "c", "question": f"{i}", "answerA": "a", "answerB": "b", "answerC": "c", "label": "1"} for i in range(40)
+        ]
     bench = ChoiceBenchmark(kind, Rows(rows, {"hash": hash}), Template())
     replier = FunctionReplier(lambda r: f"<think></think><answer>{'B' if int(r.question.id) < wrong else 'A'}</answer>")
     return evaluate_questions(bench, Settings(str(folder)), replier, samples)

@@ -58,7 +58,9 @@ def test_settings_of_a_training_run_are_taken_over_and_the_command_line_wins(tmp
 
     OmegaConf.save(compose("_0_laptop", []), tmp_path / "config.yaml", resolve=True)
     options = ["--games", "2", "--config", str(tmp_path / "config.yaml"), "--temperature", "0.25"]
-    result = game_benchmarks.main_tictactoe(["--model_path", str(STARTER), "--engine", "hf", "--output", str(tmp_path / "out"), *options])
+    result = game_benchmarks.main_tictactoe(
+        ["--model_path", str(STARTER), "--engine", "hf", "--output", str(tmp_path / "out"), *options]
+    )
     assert result["sampling"]["max_tokens"] == 32 and result["sampling"]["temperature"] == 0.25
     assert result["model"]["max_model_len"] == 512 and result["prompt"]["max_turn"] == 5
 
@@ -67,7 +69,11 @@ def test_every_script_names_a_main_that_is_there():
     scripts = sorted(SCRIPTS.glob("*.py"))
     assert len(scripts) == 9
     for script in scripts:
-        module, name = next(line.split(" import ") for line in script.read_text().splitlines() if line.startswith("from ragen.eval.") and "main" in line)
+        module, name = next(
+            line.split("  #")[0].split(" import ")
+            for line in script.read_text().splitlines()
+            if line.startswith("from ragen.eval.") and "main" in line
+        )
         assert callable(getattr(importlib.import_module(module.removeprefix("from ")), name)), script
 
 
@@ -80,11 +86,16 @@ def test_vllm_gives_the_same_replies_in_other_batches_and_in_a_run_that_was_kill
     from ragen.eval.prompts import Template
     from ragen.eval.questions import evaluate_questions
 
-    rows = [{"context": f"Player {i} moved.", "question": "O or X?", "answerA": "O", "answerB": "X", "answerC": "-", "label": "1"} for i in range(90)]
+    rows = [
+        {"context": f"Player {i} moved.", "question": "O or X?", "answerA": "O", "answerB": "X", "answerC": "-", "label": "1"}
+        for i in range(90)
+    ]
     bench = ChoiceBenchmark(SOCIAL, Rows(rows, {"hash": "made up"}), Template())
 
     def evaluate(name, chunk_size, temperature):
-        settings = Settings(str(tmp_path / f"{name}.json"), model_path=str(STARTER), max_tokens=24, chunk_size=chunk_size, temperature=temperature)
+        settings = Settings(
+            str(tmp_path / f"{name}.json"), model_path=str(STARTER), max_tokens=24, chunk_size=chunk_size, temperature=temperature
+        )
         evaluate_questions(bench, settings, replier)
         return read_rows(tmp_path / f"{name}.json")
 

@@ -75,7 +75,9 @@ def test_answer_without_thoughts_is_the_form_where_thinking_is_off():
     assert extract.maths("<answer>3</answer>", True, False).strict is None
 
 
-@pytest.mark.parametrize("text, number", [("$1,234.50", "1234.50"), ("18 dollars", "18"), ("-3.", "-3"), ("+7", "7"), ("1/2", "1/2")])
+@pytest.mark.parametrize(
+    "text, number", [("$1,234.50", "1234.50"), ("18 dollars", "18"), ("-3.", "-3"), ("+7", "7"), ("1/2", "1/2")]
+)
 def test_numbers_as_gsm8k_compares_them(text, number):
     assert extract.number(text) == number
 
@@ -89,6 +91,8 @@ def test_recorded_letters_of_a_real_model(gift_data):
         rows = [json.loads(line) for line in file]
     options = [f"option {i} of nothing" for i in range(len(LETTERS))]
     ours = {row["question_id"]: extract.letter(row["generated_text"], options[: row["n_options"]])[0] for row in rows}
-    different = {row["question_id"]: (row["pred"], ours[row["question_id"]]) for row in rows if row["pred"] != ours[row["question_id"]]}
+    different = {
+        row["question_id"]: (row["pred"], ours[row["question_id"]]) for row in rows if row["pred"] != ours[row["question_id"]]
+    }
     assert different == DIFFERENT_LETTERS
     assert len(different) / len(rows) <= 0.01

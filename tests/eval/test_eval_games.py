@@ -1,7 +1,7 @@
 """Games through the evaluation's own core with scripted repliers: what theory says, seeds apart, resumed runs."""
 
 import json
-from functools import lru_cache
+from functools import cache
 
 import pytest
 
@@ -17,7 +17,9 @@ from ragen.llm_agent.es_manager import TRAIN, VAL, deal_groups
 
 
 def play(bench, name, count, output, **options):
-    return games.evaluate_games(bench, count, Settings(str(output), scripted=name, **options), ScriptedReplier(name, TextChat()), Seats())
+    return games.evaluate_games(
+        bench, count, Settings(str(output), scripted=name, **options), ScriptedReplier(name, TextChat()), Seats()
+    )
 
 
 def tictactoe(opponent):
@@ -31,13 +33,13 @@ def test_perfect_tictactoe_never_loses(tmp_path):
     assert against_perfect["scores"]["draw"]["value"] == 1
 
 
-@lru_cache(maxsize=None)
+@cache
 def _chance(board):
     """(O wins, draw, X wins) under uniformly random play of both."""
     if ttt.is_over(board):
         return {"O": (1, 0, 0), None: (0, 1, 0), "X": (0, 0, 1)}[ttt.winner(board)]
     nexts = [_chance(ttt.play(board, cell)) for cell in ttt.empty_cells(board)]
-    return tuple(sum(p) / len(nexts) for p in zip(*nexts))
+    return tuple(sum(p) / len(nexts) for p in zip(*nexts, strict=True))
 
 
 def test_random_tictactoe_scores_its_exact_expectation(tmp_path):
@@ -76,7 +78,9 @@ def test_evaluation_seeds_meet_neither_training_nor_validation():
     assert len(dealt) == 300
     for phase in (TRAIN, VAL):
         for step in range(3):
-            groups = deal_groups(base_seed=123, phase=phase, step=step, tags={tag.name: tag}, plays=[(tag.name, 300)], group_size=1)
+            groups = deal_groups(
+                base_seed=123, phase=phase, step=step, tags={tag.name: tag}, plays=[(tag.name, 300)], group_size=1
+            )
             assert not dealt & {group[0].seed for group in groups}
 
 
@@ -109,7 +113,12 @@ def test_a_killed_run_goes_on_and_ends_as_one_never_killed(tmp_path):
     assert not (tmp_path / "cut.json").exists()
     resumed = games.evaluate_games(tictactoe("random"), 50, settings, replier, Seats())
     assert len(played) == 4 + 2  # chunks 4 and 5 alone are played
-    assert {**resumed, "seconds": 0, "rows_file": "", "samples_file": ""} == {**whole, "seconds": 0, "rows_file": "", "samples_file": ""}
+    assert {**resumed, "seconds": 0, "rows_file": "", "samples_file": ""} == {
+        **whole,
+        "seconds": 0,
+        "rows_file": "",
+        "samples_file": "",
+    }
     assert (tmp_path / "cut.rows.jsonl").read_bytes() == (tmp_path / "whole.rows.jsonl").read_bytes()
     assert (tmp_path / "cut.samples.txt").read_bytes() == (tmp_path / "whole.samples.txt").read_bytes()
     again = games.evaluate_games(tictactoe("random"), 50, settings, replier, Seats())
@@ -119,11 +128,23 @@ def test_a_killed_run_goes_on_and_ends_as_one_never_killed(tmp_path):
 def test_command_line_compares_to_an_earlier_result(tmp_path, capsys):
     options = ["--games", "40", "--opponent", "random"]
     benchmarks.main_tictactoe([*options, "--scripted", "random", "--output", str(tmp_path / "a.json")])
-    benchmarks.main_tictactoe([*options, "--scripted", "perfect", "--output", str(tmp_path / "b.json"), "--compare", str(tmp_path / "a.json")])
+    benchmarks.main_tictactoe(
+        [*options, "--scripted", "perfect", "--output", str(tmp_path / "b.json"), "--compare", str(tmp_path / "a.json")]
+    )
     assert "40 games in both" in capsys.readouterr().out
     with pytest.raises(ValueError, match="other games"):
         benchmarks.main_tictactoe(
-            [*options, "--scripted", "perfect", "--seed", "1", "--output", str(tmp_path / "c.json"), "--compare", str(tmp_path / "a.json")]
+            [
+                *options,
+                "--scripted",
+                "perfect",
+                "--seed",
+                "1",
+                "--output",
+                str(tmp_path / "c.json"),
+                "--compare",
+                str(tmp_path / "a.json"),
+            ]
         )
     with pytest.raises(ValueError, match="did you mean 'perfect'"):
         benchmarks.main_tictactoe(["--scripted", "random", "--opponent", "perfekt", "--output", str(tmp_path / "d.json")])

@@ -35,7 +35,10 @@ def test_multiple_choice_chance_and_perfection(kind, template, gift_data, tmp_pa
     result = scripted(bench, "random", tmp_path / "random.json")
     for name in ("strict", "flexible"):
         assert result["scores"][name]["low"] <= chance <= result["scores"][name]["high"]
-    assert result["counts"]["questions"] == len(bench.questions) and result["counts"]["invalid"] == result["counts"]["off_format"] == 0
+    assert (
+        result["counts"]["questions"] == len(bench.questions)
+        and result["counts"]["invalid"] == result["counts"]["off_format"] == 0
+    )
     perfect = scripted(bench, "perfect", tmp_path / "perfect.json")["scores"]
     assert perfect["strict"]["value"] == perfect["flexible"]["value"] == 1
 
@@ -61,7 +64,13 @@ def test_commongen_chance_and_perfection(gift_data, tmp_path):
 
 
 def test_what_is_invalid_off_format_too_long_or_failed_is_counted_as_such(tmp_path):
-    answers = ["<think></think><answer>A</answer>", "The answer is B", "no idea", Answer(status="too_long"), Answer(status="failed", error="x")]
+    answers = [
+        "<think></think><answer>A</answer>",
+        "The answer is B",
+        "no idea",
+        Answer(status="too_long"),
+        Answer(status="failed", error="x"),
+    ]
     bench = mmlu(5)
     result = evaluate_questions(bench, Settings(str(tmp_path)), FunctionReplier(lambda r: answers[int(r.question.id)]))
     counts, scores = result["counts"], result["scores"]
@@ -70,7 +79,13 @@ def test_what_is_invalid_off_format_too_long_or_failed_is_counted_as_such(tmp_pa
     }  # fmt: skip
     assert (scores["strict"]["value"], scores["flexible"]["value"]) == pytest.approx((1 / 3, 2 / 3))
     assert scores["flexible"]["n"] == 3  # what could not be asked is no wrong answer
-    assert [row["verdict"] for row in read_rows(tmp_path / "mmlu.json")] == ["correct", "correct", "invalid", "too_long", "failed"]
+    assert [row["verdict"] for row in read_rows(tmp_path / "mmlu.json")] == [
+        "correct",
+        "correct",
+        "invalid",
+        "too_long",
+        "failed",
+    ]
     assert set(result["by_category"]["subject"]) == {"s0", "s1"}
     assert "##### invalid: 1 in all" in (tmp_path / "mmlu.samples.txt").read_text()
     assert result["tokens"] == {"prompt": 30, "reply": sum(len(a) for a in answers[:3])}
@@ -135,16 +150,24 @@ def test_data_in_every_form_and_what_is_wrong_with_it(tmp_path):
     import pyarrow
     import pyarrow.parquet
 
-    rows = [{"context": f"c{i}", "question": "q", "answerA": "x", "answerB": "y", "answerC": "z", "label": str(1 + i % 3)} for i in range(4)]
+    rows = [
+        {"context": f"c{i}", "question": "q", "answerA": "x", "answerB": "y", "answerC": "z", "label": str(1 + i % 3)}
+        for i in range(4)
+    ]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "a.json").write_text(json.dumps(rows))
     columns = list(rows[0])
     (tmp_path / "a.csv").write_text("\n".join([",".join(columns), *(",".join(row.values()) for row in rows)]))
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
-    golds = {tuple(q.gold for q in ChoiceBenchmark(SOCIAL, load_rows(str(p), SOCIAL.source), Template()).questions) for p in tmp_path.iterdir()}
+    golds = {
+        tuple(q.gold for q in ChoiceBenchmark(SOCIAL, load_rows(str(p), SOCIAL.source), Template()).questions)
+        for p in tmp_path.iterdir()
+    }
     assert golds == {("A", "B", "C", "A")}
 
-    (tmp_path / "bare.jsonl").write_text("".join(json.dumps({k: v for k, v in row.items() if k != "label"}) + "\n" for row in rows))
+    (tmp_path / "bare.jsonl").write_text(
+        "".join(json.dumps({k: v for k, v in row.items() if k != "label"}) + "\n" for row in rows)
+    )
     (tmp_path / "labels.lst").write_text("3\n3\n1\n2\n")
     labelled = load_rows(str(tmp_path / "bare.jsonl"), SOCIAL.source, str(tmp_path / "labels.lst"))
     assert [q.gold for q in ChoiceBenchmark(SOCIAL, labelled, Template()).questions] == ["C", "C", "A", "B"]
@@ -165,3 +188,25 @@ def test_default_data_that_is_not_there_says_where_it_looked(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="looked for .*mmlu_test_sample.jsonl.*download_data.sh"):
         load_rows(None, MMLU.source)
+
+
+def test_maths_prompts_are_those_of_the_training_env(gift_data):
+    """Word for word what an episode would show for the same problem, but for which of the instructions is drawn."""
+    from ragen.env import make_env
+    from ragen.env.math_lv3to5.wording import INSTRUCTIONS
+    from ragen.llm_agent.ctx_manager import Conversation
+    from ragen.llm_agent.episode import Agent, Episode, EpisodeLimits, EpisodeSpec, Sampling
+
+    path = gift_data / SIMPLERL.source.file
+    env = make_env("math_lv3to5", {"data_path": str(path), "split": "test"})
+    bench = MathBenchmark(SIMPLERL, load_rows(str(path), SIMPLERL.source), Template())
+    asked = {question.turns[0]["content"].rsplit("\n", 1)[0] for question in bench.questions}
+    chat = TextChat()
+    for seed in range(20):
+        spec, limits = EpisodeSpec("t", "math_lv3to5", 0, 0, seed), EpisodeLimits(1, 10**9)
+        episode = Episode(spec, env, chat, limits, Sampling((0,), 8), [], lambda entry, env_type: None)
+        env.reset(seed=seed)
+        text, _ = episode._prompt_text(Agent(0, Conversation(chat)), 0)
+        shown, instruction = text.rsplit("\n", 1)
+        assert shown in asked and instruction in INSTRUCTIONS
+    assert {question.turns[0]["content"].rsplit("\n", 1)[1] for question in bench.questions} == set(INSTRUCTIONS)

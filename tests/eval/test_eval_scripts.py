@@ -23,7 +23,11 @@ def run_eval(tmp_path, *args, status="", **env):
     fake.chmod(0o755)
     clean = {k: v for k, v in os.environ.items() if k not in ("OPPONENT", "SPY_OPPONENT", "JUDGE", "COMMON_DATA")}
     done = subprocess.run(
-        [ROOT / "scripts" / "eval.sh", *map(str, args)], env={**clean, "PYTHON": str(fake), **env}, cwd=tmp_path, capture_output=True, text=True
+        [ROOT / "scripts" / "eval.sh", *map(str, args)],
+        env={**clean, "PYTHON": str(fake), **env},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     told = (tmp_path / "told").read_text().splitlines() if (tmp_path / "told").exists() else []
     return done, told
@@ -34,7 +38,8 @@ def test_eval_runs_every_benchmark_then_prints_the_row(tmp_path):
     done, told = run_eval(tmp_path, "model", "out", "--limit", "5", OPPONENT="perfect", JUDGE='{"model_name":"J"}')
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in told[:-1]] == [
-        f"reason_test/{name}.py" for name in ("lv3to5_dl", "math_dl", "nash-new", "tictactoe", "undercover", "mmlu_dl", "mmlu_pro_dl", "common", "social")
+        f"reason_test/{name}.py"
+        for name in ["lv3to5_dl", "math_dl", "nash-new", "tictactoe", "undercover", "mmlu_dl", "mmlu_pro_dl", "common", "social"]
     ]  # fmt: skip
     assert all(f"--model_path {tmp_path}/model --output {tmp_path}/out --limit 5" in line for line in told[:-1])
     assert "--opponent perfect" in told[3] and '--judge {"model_name":"J"}' in told[7]
@@ -61,7 +66,9 @@ def test_scripts_say_how_they_are_called(tmp_path):
 def test_a_script_without_data_exits_with_3(option, where, tmp_path):
     env = {**os.environ, "GIFT_DATA": str(tmp_path)}
     script = [sys.executable, ROOT / "reason_test" / option]
-    done = subprocess.run([*script, "--scripted", "random", "--output", tmp_path], env=env, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [*script, "--scripted", "random", "--output", tmp_path], env=env, cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 3 and where in done.stderr and "download_data.sh" in done.stderr
 
 
@@ -70,14 +77,16 @@ def test_shared_answer_cases_get_the_judges_own_verdict_through_the_benchmark(gi
     with (gift_data / "math" / "answer_equivalence_cases.jsonl").open() as file:
         cases = [json.loads(line) for line in file]
     tags = ("<think>", "</think>", "<answer>", "</answer>")  # of the form itself
-    cases = [case for case in cases if case["pred"].strip() and case["gold"].strip() and not any(tag in case["pred"] for tag in tags)]
+    cases = [
+        case for case in cases if case["pred"].strip() and case["gold"].strip() and not any(tag in case["pred"] for tag in tags)
+    ]
     assert len(cases) > 130
     rows = [{"problem": "?", "answer": case["gold"]} for case in cases]
     bench = MathBenchmark(MATH500, Rows(rows, {"hash": "cases"}), Template())
     replies = [f"<think></think><answer>{case['pred']}</answer>" for case in cases]
     graded = bench.grade(bench.questions, replies)
-    assert all(row["extracted"]["strict"] == case["pred"].strip() for row, case in zip(graded, cases))
+    assert all(row["extracted"]["strict"] == case["pred"].strip() for row, case in zip(graded, cases, strict=True))
     verdicts = judge_many([(case["gold"].strip(), case["pred"].strip()) for case in cases])
     assert [bool(row["strict"]) for row in graded] == verdicts
-    agree = sum(bool(row["strict"]) == case["expected"] for row, case in zip(graded, cases))
+    agree = sum(bool(row["strict"]) == case["expected"] for row, case in zip(graded, cases, strict=True))
     assert agree / len(cases) > 0.85
