@@ -86,7 +86,7 @@ def play(merged: Path, folder: Path) -> dict[str, dict]:
         output = folder / "eval" / f"tictactoe_{opponent}.json"
         _run(
             sys.executable, "reason_test/tictactoe.py", "--model_path", str(merged), "--opponent", opponent,
-            "--games", str(EVAL_GAMES), "--output", str(output), quiet=True,
+            "--games", str(EVAL_GAMES), "--config", str(folder / "config.yaml"), "--output", str(output), quiet=True,
         )  # fmt: skip
         results[opponent] = json.loads(output.read_text(encoding="utf-8"))
     return results
