@@ -314,7 +314,10 @@ def test_registry():
     with pytest.raises(ValueError, match="already registered"):
         register_adv_est("grpo")(lambda: None)
     mine = register_adv_est("mine_for_test")(lambda **kw: kw)
-    assert get_adv_estimator_fn("mine_for_test") is mine and register_adv_est("mine_for_test")(mine) is mine
+    try:
+        assert get_adv_estimator_fn("mine_for_test") is mine and register_adv_est("mine_for_test")(mine) is mine
+    finally:
+        del ADV_ESTIMATOR_REGISTRY["mine_for_test"]  # the registry is the process's: other tests read it
 
 
 def test_wrong_shapes_are_named():
