@@ -25,6 +25,7 @@ class AgentProxy:
     players: PlayerFactory
     limits: EpisodeLimits
     make_episode: Callable[..., Episode] = Episode
+    runner_class: type[Runner] = Runner
 
     def play(
         self, specs: Sequence[EpisodeSpec], tags: Mapping[str, Tag], sampling: Sampling,
@@ -38,4 +39,4 @@ class AgentProxy:
             own = replace(sampling, max_tokens=tag.max_tokens or sampling.max_tokens)
             episode = self.make_episode(spec, build_env(tag, success_rates), self.chat, self.limits, own, tag.player_info, self.players)
             episodes.append(episode.run())
-        return [t for trajectories in Runner(self.engines).run(episodes, on_done) for t in trajectories]
+        return [t for trajectories in self.runner_class(self.engines).run(episodes, on_done) for t in trajectories]

@@ -83,7 +83,8 @@ def start_workers(config, device: str, worker_class: type[AgentWorker] = AgentWo
         [trainer.n_gpus_per_node] * trainer.nnodes, use_gpu=on_gpu, name_prefix="gift",
         max_colocate_count=2, cpus_per_process=1 if on_gpu else min(1.0, cores / trainer.n_gpus_per_node / 2),
     )  # fmt: skip
-    env = {**_QUIET, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(threads)}
+    # GIFT_DRIVER: by it a person (and a test) tells one run's workers from another's
+    env = {**_QUIET, "GIFT_DRIVER": str(os.getpid()), "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(threads)}
     if not on_gpu:
         env |= _CPU_ENV
         if not config.actor_rollout_ref.actor.use_torch_compile:

@@ -178,3 +178,29 @@ def test_the_merged_folder_is_the_trainers_policy_in_transformers_and_in_vllm(wh
         logprobs = model(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
     expected = logprobs.gather(1, torch.tensor(replies[0].token_ids)[:, None])[:, 0]
     assert torch.allclose(expected, torch.tensor(replies[0].logprobs), atol=1e-4)
+
+
+def worker_pids(session: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                name = (entry / "cmdline").read_bytes().decode(errors="replace")
+                environment = (entry / "environ").read_bytes().decode(errors="replace")
+            except (FileNotFoundError, PermissionError, ProcessLookupError):
+                continue
+            if "AgentWorker" in name and f"GIFT_DRIVER={session}\0" in environment:
+                found.append(int(entry.name))
+    return found
+
+
+def test_a_dead_worker_is_named_and_the_run_goes_on_from_the_last_checkpoint(whole_run, tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, "trainer.max_restarts=1")
+    wait_for(lambda: any(row["step"] == 3 for row in metrics(folder)), process)
+    pids = worker_pids(process.pid)
+    assert len(pids) == 2
+    os.kill(pids[1], signal.SIGKILL)
+    output = finish(process)
+    assert f"pid {pids[1]}" in output and "starting new workers" in output, output[-3000:]
+    assert [without_times(row) for row in metrics(folder)] == [without_times(row) for row in metrics(whole_run)]
