@@ -53,7 +53,7 @@ class Runner:
     """Runs coroutines to their end over ``engines``."""
 
     def __init__(self, engines: Sequence[RolloutEngine]):
-        self.engines = list(engines)
+        self.engines = engines  # not a copy: a past self brings its engine when it is first asked
         self._ready: deque[tuple[_Task, Any, BaseException | None]] = deque()
         self._sampling: dict[str, _Task] = {}
         self._arrived: queue.SimpleQueue = queue.SimpleQueue()

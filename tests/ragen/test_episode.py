@@ -181,3 +181,23 @@ def test_a_bug_in_a_game_is_raised_not_swallowed(chatml, monkeypatch):
     agent_proxy, _ = proxy(chatml, first_free_cell(chatml))
     with pytest.raises(ZeroDivisionError):
         play(agent_proxy)
+
+
+def test_a_past_self_plays_on_an_engine_that_joins_when_it_is_first_asked(chatml):
+    from ragen.players.policy import PastSelfPlayer
+
+    later = ScriptedEngine(first_free_cell(chatml))
+    agent_proxy, engine = proxy(chatml, first_free_cell(chatml))
+
+    def past_self(entry):
+        agent_proxy.engines.append(later)
+        return PastSelfPlayer("past", len(agent_proxy.engines) - 1, agent_proxy.chat, max_tokens=64, enable_think=True)
+
+    agent_proxy.players = PlayerFactory(past_self)
+    entry = {"env_type": "tictactoe", "env_config": {"opening_moves": 0, "player_info": [{"type": "policy", "checkpoint": "somewhere"}]}}
+    tags = read_tags({"P": entry}, "train")
+    dealt = deal_groups(base_seed=7, phase="train", step=1, tags=tags, plays=[("P", 2)], group_size=3)
+    trajectories = agent_proxy.play(deal_to_ranks(dealt, 1)[0], tags, Sampling((7, "train", 1), 64))
+    assert [t.status for t in trajectories] == ["finished"] * 6 and {t.opponent for t in trajectories} == {"past"}
+    assert later.prompts and engine.prompts  # both played
+    assert all(t.samples[0].mask.count(True) == sum(turn.end - turn.start for turn in t.turns) for t in trajectories)  # its tokens are not trained
