@@ -66,7 +66,6 @@ class Trajectory:
     success: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
     messages: list[dict] = field(default_factory=list)
-    policy_version: int = 0
     error: str = ""
 
     @property

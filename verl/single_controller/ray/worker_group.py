@@ -51,6 +51,7 @@ class RayWorkerGroup(WorkerGroup):
             process) and ``OMP_WAIT_POLICY`` (default PASSIVE: idle threads that spin would slow the other
             ranks of a node down many times) may be set here; they take effect because they are there
             before torch is imported.
+        master_port: rendezvous of the ranks on the first one's node; by default a free port.
         device_name: ``"cpu"`` takes no share of the pool's GPUs; ``"cuda"`` requires that it has some.
 
     The constructor returns once every worker is built. Calls raise
@@ -70,12 +71,13 @@ class RayWorkerGroup(WorkerGroup):
         ray_wait_register_center_timeout: float = 300.0,
         worker_env: dict[str, str] | None = None,
         device_name: str | None = None,
+        master_port: int | None = None,
     ) -> None:
         super().__init__(resource_pool)
         self.ray_cls_with_init = ray_cls_with_init
         self.name_prefix = secrets.token_hex(3) if name_prefix is None else name_prefix
         self.master_address: str | None = None
-        self.master_port: str | None = None
+        self.master_port: str | None = str(master_port) if master_port else None
         if resource_pool is None:
             if not worker_handles and not worker_names:
                 raise ValueError("a worker group needs a resource_pool, or workers to attach to")
@@ -102,7 +104,8 @@ class RayWorkerGroup(WorkerGroup):
     def _start(self, bin_pack: bool, detached: bool, worker_env: dict[str, str], use_gpu: bool) -> None:
         pool = self.resource_pool
         groups = pool.get_placement_groups(strategy="STRICT_PACK" if bin_pack else "PACK")
-        self.master_address, self.master_port = free_address(bundle_node(groups[0], 0))
+        self.master_address, free_port = free_address(bundle_node(groups[0], 0))
+        self.master_port = self.master_port or free_port
         base_env = {
             "OMP_NUM_THREADS": str(pool.threads_per_process),
             "OMP_WAIT_POLICY": "PASSIVE",
