@@ -76,10 +76,14 @@ class UndercoverSpeaker(ScriptedPlayer):
         return rng.choice(fresh)
 
     def vote(self, seen: UndercoverView, rng: random.Random) -> str:
+        return rng.choice(self.suspects(seen))
+
+    def suspects(self, seen: UndercoverView) -> list[str]:
+        """The players that this speaker would vote for, equally likely."""
         known = knowledge().get(seen.word.lower(), ())
         scores = {option: (self._fit(seen, option, known), self._company(seen, option)) for option in seen.options}
         worst = min(scores.values())
-        return rng.choice([option for option, score in scores.items() if score == worst])
+        return [option for option, score in scores.items() if score == worst]
 
     def _fit(self, seen: UndercoverView, option: str, known: Sequence[str]) -> float:
         fits = [fit(text, known) for player, text in seen.statements if f"Player {player}" == option]

@@ -67,11 +67,41 @@ def encode(chat: ChatTokens, transcript, prompt_weight: float) -> Row:
     return Row(ids, weights, soft)
 
 
+def batch_loss(model: LlamaForCausalLM, rows: list[Row], pad_id: int, prompt_share: float) -> torch.Tensor:
+    """Weighted mean loss of ``rows`` (right padded; causal attention needs no mask)."""
+    width = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), width), pad_id)
+    weights = torch.zeros(len(rows), width)
+    soft: list[tuple[int, int, float]] = []  # (flat position of the prediction, token, probability)
+    for i, row in enumerate(rows):
+        ids[i, : len(row.ids)], weights[i, : len(row.ids)] = torch.tensor(row.ids), torch.tensor(row.weights)
+        soft += [(i * (width - 1) + at - 1, t, 1 / len(choices)) for at, choices in row.soft for t in choices]
+    w, targets = weights[:, 1:].flatten(), ids[:, 1:].flatten()
+    if prompt_share < 1.0:
+        minor = w < 1.0
+        w = torch.where(minor, w / prompt_share * (torch.rand_like(w) < prompt_share), w)
+    used = w.nonzero()[:, 0]
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model.model(input_ids=ids).last_hidden_state[:, :-1].flatten(0, 1)
+        logits = model.lm_head(hidden[used])
+    logprobs = logits.float().log_softmax(-1)
+    loss = -logprobs.gather(1, targets[used][:, None])[:, 0]
+    place = torch.full((len(w),), -1).index_put((used,), torch.arange(len(used)))
+    soft = [(int(place[at]), t, share) for at, t, share in soft if place[at] >= 0]
+    if soft:
+        at, tokens, shares = (torch.tensor(column) for column in zip(*soft, strict=True))
+        expected = torch.zeros_like(loss).index_add(0, at, -shares * logprobs[at, tokens])
+        loss = torch.where(torch.zeros_like(loss, dtype=torch.bool).index_fill(0, at, True), expected, loss)
+    return (loss * w[used]).sum() / w.sum()
+
+
 def train(
     model: LlamaForCausalLM, batches: Callable[[int], list[Row]], *, steps: int, lr: float,
-    pad_id: int, warmup: int = 100, on_step: Callable[[int, float], None] | None = None,
+    pad_id: int, warmup: int = 100, prompt_share: float = 1.0, on_step: Callable[[int, float], None] | None = None,
 ) -> LlamaForCausalLM:  # fmt: skip
-    """``batches(step)`` gives the rows of a step. AdamW, cosine to a tenth, gradient clip 1."""
+    """``batches(step)`` gives the rows of a step. AdamW, cosine to a tenth, gradient clip 1.
+    ``prompt_share``: share of the positions of weight below 1 (prompts) whose loss is computed, each counting
+    that much more: the same expectation, and a large vocabulary's logits for far fewer positions."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
@@ -80,23 +110,7 @@ def train(
     started, mean = time.time(), None
     for step in range(steps):
         rows = batches(step)
-        width = max(len(row.ids) for row in rows)
-        ids = torch.full((len(rows), width), pad_id)
-        weights = torch.zeros(len(rows), width)
-        soft: list[tuple[int, int, float]] = []  # (flat position of the prediction, token, probability)
-        for i, row in enumerate(rows):
-            ids[i, : len(row.ids)], weights[i, : len(row.ids)] = torch.tensor(row.ids), torch.tensor(row.weights)
-            soft += [(i * (width - 1) + at - 1, t, 1 / len(choices)) for at, choices in row.soft for t in choices]
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(input_ids=ids).logits  # right padding and causal attention: no mask needed
-        logprobs = logits[:, :-1].flatten(0, 1).float().log_softmax(-1)
-        loss = -logprobs.gather(1, ids[:, 1:].flatten()[:, None])[:, 0]
-        if soft:
-            at, tokens, shares = (torch.tensor(column) for column in zip(*soft, strict=True))
-            expected = torch.zeros_like(loss).index_add(0, at, -shares * logprobs[at, tokens])
-            loss = torch.where(torch.zeros_like(loss, dtype=torch.bool).index_fill(0, at, True), expected, loss)
-        w = weights[:, 1:].flatten()
-        loss = (loss * w).sum() / w.sum()
+        loss = batch_loss(model, rows, pad_id, prompt_share)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -12,17 +12,19 @@ from ragen.env.base import SoloEnv
 from ragen.env.math_lv3to5.config import MathConfig
 from ragen.env.math_lv3to5.data import Problem, find_parquet, select_problems
 from ragen.env.math_lv3to5.judge import judge
-from ragen.env.math_lv3to5.rules import LEVELS, draw_from_split, solve
+from ragen.env.math_lv3to5.rules import LEVELS, Exercise, draw_from_split, solve
 from ragen.env.math_lv3to5.wording import tell, with_instruction
 
 
 class MathEnv(SoloEnv):
-    """One problem. After a reset ``problem`` holds question, answer and level."""
+    """One problem. After a reset ``problem`` holds question, answer and level, and ``exercise`` the
+    numbers behind it (``None`` for a problem from a file)."""
 
     def __init__(self, config: MathConfig | None = None):
         super().__init__()
         self.config = config or MathConfig()
         self._path = None
+        self.exercise: Exercise | None = None
         if self.config.source == "parquet":  # found here, read on first use, shared by all envs of the process
             self._path = find_parquet(self.config.data_path, self.config.split)
 
@@ -30,8 +32,8 @@ class MathEnv(SoloEnv):
         if self._path is not None:
             self.problem = rng.choice(select_problems(self._path, self.config.levels))
         else:
-            exercise = draw_from_split(rng, rng.choice(self.config.levels or LEVELS), self.config.split)
-            self.problem = Problem(tell(rng, exercise), str(solve(exercise)), exercise.level)
+            self.exercise = draw_from_split(rng, rng.choice(self.config.levels or LEVELS), self.config.split)
+            self.problem = Problem(tell(rng, self.exercise), str(solve(self.exercise)), self.exercise.level)
         return with_instruction(rng, self.problem.question)
 
     def play(self, action: str) -> tuple[str, float, bool, dict[str, Any]]:
