@@ -1,0 +1,1 @@
+"""Nested against mixed against coordinated subtask training, in the small."""
