@@ -54,6 +54,13 @@ class ModelShape:
         return attention + 3 * h * self.intermediate + 2 * h + bias
 
     @property
+    def layer_matmul_parameters(self) -> int:
+        """Weights of one block's linear layers: each multiplies and adds once a token."""
+        if self.counted is not None:
+            return self.layer_parameters
+        return self.hidden * (2 * self.q + 2 * self.kv) + 3 * self.hidden * self.intermediate
+
+    @property
     def root_parameters(self) -> int:
         """Embedding, head and last norm: what stays whole during an FSDP forward pass."""
         return (1 if self.tied else 2) * self.vocab * self.hidden + self.hidden
