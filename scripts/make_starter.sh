@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
-# Makes the starter model of the laptop run anew (minutes to hours of CPU; the result is shipped in assets/starter).
-#   scripts/make_starter.sh [option of scripts.starter ...]     e.g. --out DIR --steps 2000; --help lists them
+# Makes a starter model of the laptop runs anew (minutes of CPU; the results are shipped in assets).
+#   scripts/make_starter.sh [tictactoe | games] [option of scripts.starter ...]     e.g. --out DIR --shorten 0.1
+# tictactoe makes assets/starter, games makes assets/starter-games.
 exec "$(dirname "${BASH_SOURCE[0]}")/python.sh" -m scripts.starter "$@"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ragen.llm_agent.ctx_manager import ChatTokens
 from ragen.llm_agent.reply_format import format_instruction
@@ -19,34 +20,52 @@ from scripts.starter.tictactoe_transcripts import play_transcript
 from scripts.starter.tokenizer import train_tokenizer
 
 SYSTEM_PROMPT = "You're a helpful assistant. "
+INSTRUCTION = format_instruction(enable_think=True)
 #: (probability of looking, weight): most games by players who hardly look
 SKILLS = [(0.0, 0.84), (0.2, 0.09), (1.0, 0.07)]
 
 
 @dataclass(frozen=True)
+class Phase:
+    """``steps`` of pretraining with a learning rate schedule of their own. ``prompt_weight``: of predicting a prompt's
+    token, a reply's being 1; ``prompt_share``: see :func:`scripts.starter.pretrain.train`; ``coached``: share of coached
+    episodes; ``parts``: batches of like length that make a step."""
+
+    steps: int
+    prompt_weight: float = 0.3
+    prompt_share: float = 1.0
+    coached: float = 0.5
+    parts: int = 1
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """What distinguishes a starter: its transcripts and sizes. ``batch``: transcripts a step at most,
-    ``batch_tokens``: tokens a step at most, padding included; ``max_len``: positions;
-    ``sample``: transcripts the tokenizer is trained on; ``prompt_share``: see :func:`scripts.starter.pretrain.train`."""
+    """What distinguishes a starter: its transcripts and sizes. ``batch``: transcripts of a batch at most,
+    ``batch_tokens``: tokens of a batch at most, padding included; ``episodes``: different transcripts a phase;
+    ``sample``: transcripts the tokenizer is trained on; ``max_len``: positions."""
 
     play: Callable
     out: str
-    steps: int
+    phases: tuple[Phase, ...]
     batch: int
     batch_tokens: int
-    games: int
+    episodes: int
+    sample: int
     vocab: int
     layers: int
     intermediate: int
     max_len: int
-    sample: int
-    prompt_share: float
 
 
 RECIPES = {
-    "tictactoe": Recipe(play_transcript, "assets/starter", 1600, 48, 10**9, 60_000, 640, 3, 256, 1024, 2000, 1.0),
-    "games": Recipe(play_episode, "assets/starter-games", 2400, 64, 12_000, 80_000, 1280, 4, 320, 2048, 6000, 0.15),
-}
+    "tictactoe": Recipe(play_transcript, "assets/starter", (Phase(1600),), 48, 10**9, 60_000, 2000, 640, 3, 256, 1024),
+    # first language and boards, prompts included; then hardly more than the replies: a matrix game's payoffs cannot be
+    # foretold, and their noise kept the model from learning to add
+    "games": Recipe(
+        play_episode, "assets/starter-games", (Phase(2200, 0.3, 0.15), Phase(2000, 0.02, 0.05, 0.7, 2)),
+        64, 12_000, 80_000, 6000, 1280, 4, 320, 2048,
+    ),
+}  # fmt: skip
 
 
 def main() -> None:
@@ -54,55 +73,60 @@ def main() -> None:
     parser.add_argument("recipe", nargs="?", choices=RECIPES, default="tictactoe")
     recipe = RECIPES[parser.parse_known_args()[0].recipe]
     parser.add_argument("--out", type=Path, default=Path(recipe.out))
-    parser.add_argument("--steps", type=int, default=recipe.steps)
-    parser.add_argument("--batch", type=int, default=recipe.batch, help="transcripts a step, at most")
-    parser.add_argument("--batch-tokens", type=int, default=recipe.batch_tokens, help="tokens a step, at most")
+    parser.add_argument("--first-phase", type=int, default=1, help="go on with the model in OUT from this phase")
+    parser.add_argument("--shorten", type=float, default=1.0, help="share of the recipe's steps and transcripts, for a trial")
     parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--games", type=int, default=recipe.games, help="different transcripts to draw from")
-    parser.add_argument("--vocab", type=int, default=recipe.vocab)
     parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=recipe.layers)
-    parser.add_argument("--intermediate", type=int, default=recipe.intermediate)
-    parser.add_argument("--prompt-weight", type=float, default=0.3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save-every", type=int, default=500)
+    parser.add_argument("--save-every", type=int, default=400)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(2)
+    if args.first_phase == 1:
+        tokenizer, model = new_model(recipe, args.seed, args.hidden)
+    else:
+        tokenizer, model = AutoTokenizer.from_pretrained(args.out), AutoModelForCausalLM.from_pretrained(args.out)
+    logging.info("vocabulary %d, %d parameters", len(tokenizer), sum(p.numel() for p in model.parameters()))
+    for number in range(args.first_phase, len(recipe.phases) + 1):
+        pretrain(recipe, recipe.phases[number - 1], number, model, tokenizer, args)
+    logging.info("saved to %s", args.out)
 
-    rng = random.Random(args.seed)
-    instruction = format_instruction(enable_think=True)
-    sample = [recipe.play(rng, SKILLS, instruction) for _ in range(recipe.sample)]
+
+def new_model(recipe: Recipe, seed: int, hidden: int):
+    """A tokenizer trained on transcripts of the recipe, and random weights."""
+    rng = random.Random(seed)
+    sample = [recipe.play(rng, SKILLS, INSTRUCTION) for _ in range(recipe.sample)]
     texts = [SYSTEM_PROMPT, "system", "user", "assistant"] * 500 + [m["content"] for t in sample for m in t.messages]
-    tokenizer = train_tokenizer(texts, args.vocab)
+    tokenizer = train_tokenizer(texts, recipe.vocab)
+    sizes = dict(hidden=hidden, layers=recipe.layers, heads=hidden // 32, intermediate=recipe.intermediate, max_len=recipe.max_len)
+    return tokenizer, build_model(tokenizer, **sizes, seed=seed)
+
+
+def pretrain(recipe: Recipe, phase: Phase, number: int, model, tokenizer, args: argparse.Namespace) -> None:
+    """One phase; saves to ``args.out`` on the way and at the end."""
+    rng = random.Random(f"{args.seed} phase {number}")
     chat = ChatTokens(tokenizer, system_prompt=SYSTEM_PROMPT)
-    rows = [encode(chat, t, args.prompt_weight) for t in sample]
-    logging.info("vocabulary %d, %.0f tokens a game", len(tokenizer), sum(len(row.ids) for row in rows) / len(rows))
-    while len(rows) < args.games:
-        rows.append(encode(chat, recipe.play(rng, SKILLS, instruction), args.prompt_weight))
-    logging.info("%d games, %.1f million tokens", len(rows), sum(len(row.ids) for row in rows) / 1e6)
+    count, steps = int(recipe.episodes * args.shorten), int(phase.steps * args.shorten)
+    rows = [encode(chat, recipe.play(rng, SKILLS, INSTRUCTION, coached=phase.coached), phase.prompt_weight) for _ in range(count)]
+    logging.info("phase %d: %d transcripts, %.1f million tokens", number, count, sum(len(row.ids) for row in rows) / 1e6)
+    ready: list[list[Row]] = []
 
-    model = build_model(
-        tokenizer, hidden=args.hidden, layers=args.layers, heads=4, intermediate=args.intermediate, max_len=recipe.max_len, seed=args.seed
-    )
-    logging.info("%d parameters", sum(p.numel() for p in model.parameters()))
-
-    ready: list[list] = []
-
-    def batch(step: int) -> list[Row]:
-        if not ready:  # like lengths within a batch of eight, so that little is padding; wordings stay mixed
-            pool = sorted(rng.sample(rows, args.batch * 8), key=lambda row: len(row.ids))
-            ready.extend(cut(pool, args.batch, args.batch_tokens))
+    def batch() -> list[Row]:
+        if not ready:  # like lengths within a batch, so that little is padding; wordings stay mixed
+            pool = sorted(rng.sample(rows, min(recipe.batch * 8, count)), key=lambda row: len(row.ids))
+            ready.extend(cut(pool, recipe.batch, recipe.batch_tokens // phase.parts))
             rng.shuffle(ready)
         return ready.pop()
 
     def save(step: int, _: float) -> None:
-        if step % args.save_every == 0 or step == args.steps:
+        if step % args.save_every == 0 or step == steps:
             model.save_pretrained(args.out)
             tokenizer.save_pretrained(args.out)
 
-    torch.set_num_threads(2)
-    train(model, batch, steps=args.steps, lr=args.lr, pad_id=tokenizer.pad_token_id, prompt_share=recipe.prompt_share, on_step=save)
-    logging.info("saved to %s", args.out)
+    train(
+        model, lambda step: [batch() for _ in range(phase.parts)], steps=steps, lr=args.lr,
+        pad_id=tokenizer.pad_token_id, prompt_share=phase.prompt_share, on_step=save,
+    )  # fmt: skip
 
 
 def cut(rows: list[Row], size: int, tokens: int) -> list[list[Row]]:

@@ -67,8 +67,8 @@ def encode(chat: ChatTokens, transcript, prompt_weight: float) -> Row:
     return Row(ids, weights, soft)
 
 
-def batch_loss(model: LlamaForCausalLM, rows: list[Row], pad_id: int, prompt_share: float) -> torch.Tensor:
-    """Weighted mean loss of ``rows`` (right padded; causal attention needs no mask)."""
+def weighted_loss(model: LlamaForCausalLM, rows: list[Row], pad_id: int, prompt_share: float) -> tuple[torch.Tensor, float]:
+    """Sum of the weighted losses of ``rows`` (right padded; causal attention needs no mask), and of the weights."""
     width = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), width), pad_id)
     weights = torch.zeros(len(rows), width)
@@ -92,14 +92,14 @@ def batch_loss(model: LlamaForCausalLM, rows: list[Row], pad_id: int, prompt_sha
         at, tokens, shares = (torch.tensor(column) for column in zip(*soft, strict=True))
         expected = torch.zeros_like(loss).index_add(0, at, -shares * logprobs[at, tokens])
         loss = torch.where(torch.zeros_like(loss, dtype=torch.bool).index_fill(0, at, True), expected, loss)
-    return (loss * w[used]).sum() / w.sum()
+    return (loss * w[used]).sum(), float(w.sum())
 
 
 def train(
-    model: LlamaForCausalLM, batches: Callable[[int], list[Row]], *, steps: int, lr: float,
+    model: LlamaForCausalLM, batches: Callable[[int], list[list[Row]]], *, steps: int, lr: float,
     pad_id: int, warmup: int = 100, prompt_share: float = 1.0, on_step: Callable[[int, float], None] | None = None,
 ) -> LlamaForCausalLM:  # fmt: skip
-    """``batches(step)`` gives the rows of a step. AdamW, cosine to a tenth, gradient clip 1.
+    """``batches(step)`` gives the rows of a step, in parts that fit into memory. AdamW, cosine to a tenth, gradient clip 1.
     ``prompt_share``: share of the positions of weight below 1 (prompts) whose loss is computed, each counting
     that much more: the same expectation, and a large vocabulary's logits for far fewer positions."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
@@ -109,14 +109,18 @@ def train(
     )
     started, mean = time.time(), None
     for step in range(steps):
-        rows = batches(step)
-        loss = batch_loss(model, rows, pad_id, prompt_share)
         optimizer.zero_grad()
-        loss.backward()
+        total = weight = 0.0
+        for rows in batches(step):
+            loss, weighs = weighted_loss(model, rows, pad_id, prompt_share)
+            loss.backward()
+            total, weight = total + loss.item(), weight + weighs
+        for parameter in model.parameters():
+            parameter.grad /= weight
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
+        mean = total / weight if mean is None else 0.98 * mean + 0.02 * total / weight
         if step % 100 == 99 or step == steps - 1:
             left = (time.time() - started) / (step + 1) * (steps - step - 1)
             log.info("pretraining step %d of %d, loss %.4f, %.0f s left", step + 1, steps, mean, left)
