@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 from ragen.report.console import TrainDisplay
 from ragen.trainer.agent_trainer import AgentTrainer
 from ragen.trainer.config import compose, validate_config
+from ragen.trainer.rollouts import Rollouts
 from ragen.trainer.worker_setup import ray_session, start_workers
 from ragen.workers.agent_worker import AgentWorker
 from verl.protocol import DataProto
@@ -97,8 +98,9 @@ def run() -> list[dict]:
             trainer = BenchTrainer(config, plan)
             trainer.display = TrainDisplay(WARM + STEPS, "bench")
             trainer.workers = start_workers(config, plan.device, BenchWorker)
+            trainer.rollouts = Rollouts(trainer.workers)
             try:
-                trainer.workers.actor.sync_weights()
+                trainer.rollouts.sync()
                 rows = [_one_step(trainer, step, update_batch) for step in range(1, WARM + STEPS + 1)][WARM:]
             finally:
                 trainer.workers.kill()

@@ -80,6 +80,8 @@ MEANINGS = {
     "kl_coef": "weight of the KL in the reward",
     "horizon": "adaptive: trajectories over which kl_coef adapts",
     "target_kl": "adaptive: the KL to be reached",
+    "algorithm.rollout_correction.bypass_mode": "old log-probabilities are the engine's, so ratio and clipping are against the policy that "
+    "played; null: true where trainer.rollout_ahead is 1 and neither rollout_is nor rollout_rs is set, else false",
     "rollout_is_threshold": "largest importance weight",
     "rollout_is_batch_normalize": "divide the weights by their mean",
     "rollout_rs_threshold": "ratios above it are rejected (taken out of the mask)",
@@ -94,6 +96,7 @@ MEANINGS = {
     "default_local_dir": "the run's folder: configuration, metrics, episodes, checkpoints",
     "trainer.total_training_steps": "steps of the run",
     "nnodes": "machines",
+    "rollout.nnodes": "machines of the workers that only play",
     "critic_warmup": "steps in which the critic alone is updated",
     "val_before_train": "validate before the first step",
     "val_only": "validate and stop",

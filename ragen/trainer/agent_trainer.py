@@ -18,19 +18,20 @@ import torch
 from omegaconf import OmegaConf
 
 from ragen.llm_agent.batch import build_batch
-from ragen.llm_agent.episode import Sampling
-from ragen.llm_agent.es_manager import TRAIN, VAL, deal_groups, deal_to_ranks, read_tags
+from ragen.llm_agent.es_manager import TRAIN, VAL, read_tags
 from ragen.llm_agent.trajectory import ABORTED, Trajectory
 from ragen.report.console import TrainDisplay
 from ragen.trainer import update_batch
 from ragen.trainer.credit import TOKEN_LEVEL, compute_advantages
 from ragen.trainer.difficulty import DifficultyMemory
+from ragen.trainer.plan import bypasses_old_log_probs
+from ragen.trainer.play_orders import collect, play_orders
 from ragen.trainer.rollout_filter import EmptyStop, FilterResult, RolloutFilterConfig, filter_rollouts
 from ragen.trainer.rollout_metrics import rollout_metrics, task_metrics
-from ragen.trainer.schedule import plays_of_step, plays_of_validation
+from ragen.trainer.rollouts import Rollouts
 from ragen.trainer.trajectory_log import TrajectoryLog
 from ragen.trainer.worker_setup import Workers, start_workers
-from ragen.workers.agent_worker import PlayOrder
+from ragen.workers.playing import PlayOrder
 from verl.protocol import DataProto, pad_dataproto_to_divisor, unpad_dataproto
 from verl.trainer.ppo.core_algos import get_kl_controller
 from verl.utils.checkpoint import CheckpointDir
@@ -66,6 +67,7 @@ class AgentTrainer:
         self.checkpoints = CheckpointDir(self.folder, config.trainer.max_actor_ckpt_to_keep)
         self.episodes = TrajectoryLog(self.folder, lambda i: self.tokenizer.decode([i]))
         self.workers: Workers | None = None
+        self.rollouts: Rollouts | None = None
         self.step = 0
 
     # -- a run ----------------------------------------------------------------------------------
@@ -78,6 +80,7 @@ class AgentTrainer:
         if trainer.nnodes > 1:
             check_shared_folder(self.folder, self.workers.actor.confirm_shared_folder)
         self.step = self._resume()
+        self.rollouts = Rollouts(self.workers, self.step)
         self.tracking = Tracking(
             project_name=trainer.project_name, experiment_name=trainer.experiment_name,
             default_backend=[name for name in trainer.logger if name != "console"],  # the display is the console
@@ -87,7 +90,7 @@ class AgentTrainer:
         self.episodes.cut_after(self.step)
         total = trainer.total_training_steps
         with TrainDisplay(total, trainer.experiment_name, history=self.tracking.history()) as self.display:
-            self.workers.actor.sync_weights()  # before the first episode, a resumed run's too
+            self.rollouts.sync()  # before the first episode, a resumed run's too
             if trainer.val_before_train and self.step == 0:
                 self._log(0, self._validate(0))
             if trainer.val_only:
@@ -117,8 +120,9 @@ class AgentTrainer:
         metrics: dict[str, float] = {}
         with self._timed(metrics, "gen"):
             trajectories, counters = self._play(TRAIN, step)
-        metrics |= task_metrics(trajectories, "train") | rollout_metrics(trajectories) | counters
+        metrics |= task_metrics(trajectories, "train") | rollout_metrics(trajectories) | counters | self.rollouts.metrics(trajectories)
         self.difficulty.record(trajectories, step)
+        self._play_ahead(step, metrics)
         with self._timed(metrics, "filter"):
             batch, kept = self._kept_batch(trajectories, metrics)
         if batch is None:
@@ -132,10 +136,12 @@ class AgentTrainer:
         with self._timed(metrics, "adv"):
             batch, found = compute_advantages(batch, self.config, self.kl_controller, self.estimator_state)
         metrics |= found
-        self.workers.actor.sleep_engine()
+        self.rollouts.make_room()
         self._update(batch, step, metrics)
-        with self._timed(metrics, "sync"):
-            self.workers.actor.sync_weights()
+        self.rollouts.updated()
+        if not self.config.trainer.rollout_ahead:
+            with self._timed(metrics, "sync"):
+                self.rollouts.sync()
         self.episodes.write(step, TRAIN, trajectories, kept=kept, advantages=_advantages_by_trajectory(batch))
         return metrics
 
@@ -144,31 +150,23 @@ class AgentTrainer:
     def _play(self, phase: str, step: int, greedy: bool = False) -> tuple[list[Trajectory], dict[str, float]]:
         """All episodes of a step, in (group, member) order, and what players counted. ``greedy``: one
         episode a group, at temperature 0 (ReMax's baseline)."""
-        config, rollout = self.config, self.config.actor_rollout_ref.rollout
-        section, seed = config.es_manager[phase], int(config.seed[phase])
-        plays = plays_of_step(self._plain, step) if phase == TRAIN else plays_of_validation(self._plain)
-        groups = deal_groups(
-            base_seed=seed, phase=phase, step=step, tags=self.tags[phase], plays=plays,
-            group_size=1 if greedy else section.group_size,
+        played = self.rollouts.take(step) if phase == TRAIN and not greedy else None
+        return collect(self.rollouts.play(self._orders(phase, step, greedy)) if played is None else played)
+
+    def _orders(self, phase: str, step: int, greedy: bool = False) -> list[PlayOrder]:
+        return play_orders(
+            self.config, phase, step, tags=self.tags[phase], ranks=self.plan.rollout_ranks,
+            success_rates=self.difficulty.rates(), greedy=greedy,
         )  # fmt: skip
-        source = rollout if phase == TRAIN else rollout.val_kwargs
-        greedy = greedy or (phase == VAL and not rollout.val_kwargs.do_sample)
-        sampling = Sampling(
-            run_key=(seed, phase, step if phase == TRAIN else 0), max_tokens=rollout.response_length,
-            temperature=0.0 if greedy else source.temperature, top_p=source.top_p, top_k=source.top_k,
-        )  # fmt: skip
-        tp = int(rollout.tensor_model_parallel_size)
-        shares = deal_to_ranks(groups, self.plan.ranks // tp)
-        rates = self.difficulty.rates()
-        orders = [PlayOrder(shares[rank // tp] if rank % tp == 0 else [], self.tags[phase], sampling, rates) for rank in range(self.plan.ranks)]
-        played = self.workers.actor.play(orders)
-        trajectories = sorted((t for share, _ in played for t in share), key=lambda t: t.key)
-        counters: dict[str, float] = {}
-        for _, counted in played:
-            for name, value in counted.items():
-                if name != "seconds":
-                    counters[f"players/{name}"] = counters.get(f"players/{name}", 0.0) + value
-        return trajectories, counters
+
+    def _play_ahead(self, step: int, metrics: dict) -> None:
+        """Begin the next step beside this one's update, but never over a checkpoint (``ragen.trainer.rollouts``)."""
+        trainer = self.config.trainer
+        if not trainer.rollout_ahead or _due(step, trainer.save_freq, last=step == trainer.total_training_steps):
+            return
+        with self._timed(metrics, "sync"):
+            self.rollouts.sync()
+        self.rollouts.start(step + 1, self._orders(TRAIN, step + 1))
 
     def _greedy_rewards(self, batch: DataProto, step: int) -> torch.Tensor:
         """(B,): the reward of the greedy episode of each row's group and agent, 0 where that one was aborted."""
@@ -211,9 +209,11 @@ class AgentTrainer:
         term asks for them, values where there is a critic."""
         config = self.config
         batch.meta_info |= {"temperature": float(config.actor_rollout_ref.rollout.temperature), "global_steps": step}
-        if self._needs_old_log_probs(batch) and "old_log_probs" not in batch.batch.keys():
+        if bypasses_old_log_probs(config):  # the ratio, and what clips it, is against the policy that played
+            batch.batch["old_log_probs"] = batch.batch["rollout_log_probs"]
+        elif self._needs_old_log_probs(batch) and "old_log_probs" not in batch.batch.keys():
             batch = batch.union(self._over_ranks(self.workers.actor.compute_log_prob, batch))
-        if "old_log_probs" in batch.batch.keys():
+        if "old_log_probs" in batch.batch.keys() and not bypasses_old_log_probs(config):
             gap = (batch.batch["old_log_probs"] - batch.batch["rollout_log_probs"]).abs()[batch.batch["response_mask"]]
             metrics["rollout/logprob_diff_max"] = float(gap.max())
             metrics["rollout/logprob_diff_mean"] = float(gap.mean())

@@ -16,7 +16,8 @@ from ragen.env import REGISTERED_ENVS, env_config_class
 from ragen.players.factory import player_kind
 from ragen.players.remote import RemoteConfig
 from ragen.players.scripted import make_scripted
-from ragen.trainer.plan import kept_groups, rounds, trained_seats
+from ragen.trainer import split_checks
+from ragen.trainer.plan import is_split, kept_groups, players_of, rollout_ranks, rounds, trained_seats
 from ragen.trainer.rollout_filter import RolloutFilterConfig
 from verl.utils.config_check import describe, show
 from verl.utils.verl_keys import CRITIC_ESTIMATORS, GROUP_ESTIMATORS
@@ -199,22 +200,34 @@ def check_filter(config: Config) -> Iterator[str]:
 
 
 def check_ranks(config: Config) -> Iterator[str]:
-    trainer, tp = config["trainer"], config["actor_rollout_ref"]["rollout"]["tensor_model_parallel_size"]
-    ranks = trainer["nnodes"] * trainer["n_gpus_per_node"]
+    tp = config["actor_rollout_ref"]["rollout"]["tensor_model_parallel_size"]
     path = "actor_rollout_ref.rollout.tensor_model_parallel_size"
-    if trainer["n_gpus_per_node"] % tp:
+    section = "rollout" if is_split(config) else "trainer"
+    players = config[section]["n_gpus_per_node"]
+    if players is None:
+        return  # check_split says so
+    if players % tp:
         yield (
-            f"{path} = {tp} does not divide trainer.n_gpus_per_node = {trainer['n_gpus_per_node']}: "
+            f"{path} = {tp} does not divide {section}.n_gpus_per_node = {players}: "
             "the ranks of one engine sit on one machine; use a divisor"
         )
         return
-    engines = ranks // tp
+    past = _past_self(config) if tp > 1 and not any(check_games(config)) else None  # check_games says what is not in order
+    if past:
+        yield f"{path} = {tp}: the past self {past} plays over an engine of one rank; use 1, or another opponent"
+    engines = rollout_ranks(config) // tp
     groups = config["es_manager"]["train"]["env_groups"]
     if groups < engines:
         yield (
             f"es_manager.train.env_groups = {groups}: whole groups are dealt to {engines} engines, some would play nothing; "
             f"use at least {engines} groups or fewer ranks"
         )
+
+
+def _past_self(config: Config) -> str | None:
+    """The first checkpoint that plays as an opponent."""
+    players = (player for tag in used_tags(config) if tag in config["custom_envs"] for player in players_of(config["custom_envs"], tag))
+    return next((player["checkpoint"] for player in players if player.get("checkpoint")), None)
 
 
 def check_lengths(config: Config) -> Iterator[str]:
@@ -280,6 +293,7 @@ def check_resume(config: Config) -> Iterator[str]:
 
 CHECKS = (
     check_tags, check_schedule, check_games, check_filter, check_batch, check_ranks, check_lengths, check_algorithm, check_resume,
+    *split_checks.CHECKS,
 )
 
 

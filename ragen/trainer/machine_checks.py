@@ -12,7 +12,7 @@ from typing import Any
 
 from ragen.players.keys import load_keys
 from ragen.trainer.config_checks import used_tags
-from ragen.trainer.plan import players_of
+from ragen.trainer.plan import is_split, players_of
 from verl.utils.gpus import visible_gpus
 
 Config = Mapping[str, Any]
@@ -43,11 +43,20 @@ def check_device(config: Config, device: str) -> Iterator[str]:
             "trainer.device = cuda, but no GPU was found here (nvidia-smi, CUDA_VISIBLE_DEVICES): "
             "add +form=laptop for a run without one"
         )
-    elif trainer["n_gpus_per_node"] > gpus:
+        return
+    shows = f"this machine shows {gpus} GPU{'s' if gpus > 1 else ''} (one rank each)"
+    if trainer["n_gpus_per_node"] > gpus:
         yield (
-            f"trainer.n_gpus_per_node = {trainer['n_gpus_per_node']}, but this machine shows {gpus} GPU{'s' if gpus > 1 else ''} "
-            f"(one rank each): use trainer.n_gpus_per_node={gpus}, or trainer.device=cpu"
+            f"trainer.n_gpus_per_node = {trainer['n_gpus_per_node']}, but {shows}: "
+            f"use trainer.n_gpus_per_node={gpus}, or trainer.device=cpu"
         )
+    elif is_split(config) and not (os.environ.get("RAY_ADDRESS") or config["ray_kwargs"]["ray_init"]["address"]):
+        players = config["rollout"]["n_gpus_per_node"]
+        if trainer["n_gpus_per_node"] + players > gpus:
+            yield (
+                f"trainer.n_gpus_per_node = {trainer['n_gpus_per_node']} and rollout.n_gpus_per_node = {players}, but {shows}: "
+                f"use at most {gpus} together, or join a cluster (RAY_ADDRESS)"
+            )
 
 
 def looks_like_hub_id(path: str) -> bool:

@@ -80,19 +80,29 @@ class ResolvedPlan:
     save_freq: int
     folder: str
     warnings: tuple[str, ...] = ()
+    split_ranks: int = 0  # rollout workers of their own; 0: the ranks play themselves
+    split_nodes: int = 1
+    rollout_ahead: int = 0
+
+    @property
+    def rollout_ranks(self) -> int:
+        return self.split_ranks or self.ranks
 
     @property
     def engines(self) -> int:
-        return self.ranks // self.tensor_parallel
+        return self.rollout_ranks // self.tensor_parallel
 
     def lines(self) -> list[str]:
         """The plan in words, a fact a line; the same config always gives the same lines."""
         tp = f", {self.tensor_parallel} to an engine" if self.tensor_parallel > 1 else ""
-        nodes = f" on {self.nodes} nodes" if self.nodes > 1 else ""
-        out = [
-            f"run          {self.name}: {self.model_path}, {self.adv_estimator}",
-            f"ranks        {self.ranks} x {self.device}{nodes}{tp}; engine {self.engine}",
-        ]
+        out = [f"run          {self.name}: {self.model_path}, {self.adv_estimator}"]
+        ranks = f"{self.ranks} x {self.device}{_on_nodes(self.nodes)}"
+        if not self.split_ranks:
+            out.append(f"ranks        {ranks}{tp}; engine {self.engine}")
+        else:
+            ahead = "a step is played while the one before is updated" if self.rollout_ahead else "they play and train in turn"
+            out.append(f"ranks        {ranks} train")
+            out.append(f"rollout      {self.split_ranks} x {self.device}{_on_nodes(self.split_nodes)} play{tp}; engine {self.engine}; {ahead}")
         for i, step in enumerate(self.steps):
             head = "step         "
             if self.k_list:
@@ -110,6 +120,10 @@ class ResolvedPlan:
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
+
+
+def _on_nodes(nodes: int) -> str:
+    return f" on {nodes} nodes" if nodes > 1 else ""
 
 
 def _tags(tags: tuple[TagPlan, ...], members: int) -> str:
@@ -132,6 +146,26 @@ def _update(step: StepPlan, plan: ResolvedPlan) -> str:
 
 
 # -- from a configuration ---------------------------------------------------------------------
+
+
+def is_split(config: Mapping[str, Any]) -> bool:
+    """Whether rollout workers of their own play."""
+    return not config["actor_rollout_ref"]["hybrid_engine"]
+
+
+def rollout_ranks(config: Mapping[str, Any]) -> int:
+    """Processes that play."""
+    section = config["rollout"] if is_split(config) else config["trainer"]
+    return section["nnodes"] * section["n_gpus_per_node"]
+
+
+def bypasses_old_log_probs(config: Mapping[str, Any]) -> bool:
+    """Whether old log-probabilities are the engine's (VeRL's ``bypass_mode``): as asked, and where nothing is asked
+    with ``rollout_ahead``, whose episodes an older policy played, unless importance weights make up for that."""
+    correction = config["algorithm"]["rollout_correction"]
+    if correction["bypass_mode"] is not None:
+        return correction["bypass_mode"]
+    return config["trainer"]["rollout_ahead"] > 0 and not (correction["rollout_is"] or correction["rollout_rs"])
 
 
 def groups_per_tag(env: Mapping[str, Any]) -> dict[str, int]:
@@ -260,4 +294,7 @@ def resolve(config: Mapping[str, Any], device: str, warnings: tuple[str, ...] = 
         save_freq=trainer["save_freq"],
         folder=trainer["default_local_dir"],
         warnings=warnings,
+        split_ranks=rollout_ranks(config) if is_split(config) else 0,
+        split_nodes=config["rollout"]["nnodes"],
+        rollout_ahead=trainer["rollout_ahead"],
     )

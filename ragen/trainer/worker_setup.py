@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import ray
 
 from ragen.workers.agent_worker import AgentWorker
+from ragen.workers.rollout_worker import RolloutWorker
 from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, RayWorkerGroup
-from verl.workers.fsdp_workers import CriticWorker
+from verl.utils.verl_keys import CRITIC_ESTIMATORS
+from verl.workers.fsdp_workers import ActorRolloutRefWorker, CriticWorker
 
 log = logging.getLogger(__name__)
 
@@ -36,17 +38,22 @@ _QUIET = {
 
 @dataclass
 class Workers:
-    """The worker groups of a run. ``critic`` is ``None`` for estimators without one."""
+    """The worker groups of a run. ``critic`` is ``None`` for estimators without one, ``rollout`` where the actors
+    play themselves (``hybrid_engine: true``)."""
 
     actor: RayWorkerGroup
-    critic: RayWorkerGroup | None
-    pool: RayResourcePool
+    critic: RayWorkerGroup | None = None
+    rollout: RayWorkerGroup | None = None
+
+    @property
+    def groups(self) -> list[RayWorkerGroup]:
+        return [group for group in (self.actor, self.critic, self.rollout) if group is not None]
 
     def kill(self) -> None:
-        for group in (self.actor, self.critic):
-            if group is not None:
-                group.kill()
-        self.pool.release()
+        for group in self.groups:
+            group.kill()
+        for pool in {id(group.resource_pool): group.resource_pool for group in self.groups}.values():
+            pool.release()
 
 
 @contextlib.contextmanager
@@ -62,7 +69,7 @@ def ray_session(config):
         options["address"] = section.get("address") or os.environ["RAY_ADDRESS"]
     else:
         # counted in ranks, not cores: a laptop with two cores runs two ranks and their helpers
-        cpus = section.get("num_cpus") or max(os.cpu_count() or 1, config.trainer.n_gpus_per_node + 1)
+        cpus = section.get("num_cpus") or max(os.cpu_count() or 1, _processes_per_node(config) + 1)
         port = section.get("dashboard_port")
         # "local": a cluster of our own, even if some other run's is up on this machine
         options |= dict(address="local", num_cpus=cpus, include_dashboard=port is not None, dashboard_port=port)
@@ -75,40 +82,86 @@ def ray_session(config):
 
 def start_workers(config, device: str, worker_class: type[AgentWorker] = AgentWorker) -> Workers:
     """One process a rank: policy, engine and episodes in it, and the critic beside it where the
-    estimator needs one. Models and engines are built when this returns."""
+    estimator needs one. With ``hybrid_engine: false`` engine and episodes are in processes of their own, on a
+    pool of their own. Models and engines are built when this returns."""
     trainer = config.trainer
-    on_gpu = device == "cuda"
-    cores = os.cpu_count() or 1
-    threads = max(1, cores // trainer.n_gpus_per_node)
-    pool = RayResourcePool(
-        [trainer.n_gpus_per_node] * trainer.nnodes, use_gpu=on_gpu, name_prefix="gift",
-        max_colocate_count=2, cpus_per_process=1 if on_gpu else min(1.0, cores / trainer.n_gpus_per_node / 2),
-    )  # fmt: skip
-    # GIFT_DRIVER: by it a person (and a test) tells one run's workers from another's
-    env = {**_QUIET, "GIFT_DRIVER": str(os.getpid()), "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(threads)}
-    if not on_gpu:
-        env |= _CPU_ENV
-        if not config.actor_rollout_ref.actor.use_torch_compile:
-            env["TORCH_COMPILE_DISABLE"] = "1"  # before torch is imported: see VLLMEngine
+    split = not config.actor_rollout_ref.hybrid_engine
+    env = _worker_env(config, device)
+    pool = _pool(config, device, [trainer.n_gpus_per_node] * trainer.nnodes, "gift", colocated=2)
     needs_ref = config.actor_rollout_ref.actor.use_kl_loss or config.algorithm.use_kl_in_reward
     role = "actor_rollout_ref" if needs_ref else "actor_rollout"
+    if split:
+        actor_class = RayClassWithInitArgs(
+            ray.remote(ActorRolloutRefWorker), config=config.actor_rollout_ref, role=role, seed=int(config.seed.train)
+        )
+    else:
+        actor_class = RayClassWithInitArgs(ray.remote(worker_class), config=config, role=role)
     actor = RayWorkerGroup(
-        pool, RayClassWithInitArgs(ray.remote(worker_class), config=config, role=role), name_prefix="actor",
-        worker_env=env, device_name=device, master_port=trainer.master_port,
-    )  # fmt: skip
-    critic = None
-    if config.algorithm.adv_estimator in ("gae", "bi_level_gae"):
-        critic = RayWorkerGroup(
-            pool, RayClassWithInitArgs(ray.remote(CriticWorker), config=config.critic, seed=int(config.seed.train)),
-            name_prefix="critic", worker_env=env, device_name=device,
-        )  # fmt: skip
-    workers = Workers(actor, critic, pool)
+        pool, actor_class, name_prefix="actor", worker_env=env, device_name=device, master_port=trainer.master_port
+    )
+    workers = Workers(actor)
     try:
-        if critic is not None:
-            critic.init_model()
-        actor.init_model()
-        actor.init_engine()
+        if config.algorithm.adv_estimator in CRITIC_ESTIMATORS:
+            workers.critic = RayWorkerGroup(
+                pool, RayClassWithInitArgs(ray.remote(CriticWorker), config=config.critic, seed=int(config.seed.train)),
+                name_prefix="critic", worker_env=env, device_name=device,
+            )  # fmt: skip
+        if split:
+            own = _pool(config, device, [config.rollout.n_gpus_per_node] * config.rollout.nnodes, "gift_rollout", colocated=1)
+            workers.rollout = RayWorkerGroup(
+                own, RayClassWithInitArgs(ray.remote(RolloutWorker), config=config), name_prefix="rollout",
+                worker_env=env, device_name=device,
+            )  # fmt: skip
+        for group in workers.groups:
+            group.watch(other for other in workers.groups if other is not group)
+        _build(workers)
     except BaseException:
         workers.kill()
         raise
     return workers
+
+
+def _build(workers: Workers) -> None:
+    """Models and engines; trainer and rollout workers at the same time."""
+    engines = workers.rollout.execute_all_async("init_engine") if workers.rollout is not None else None
+    if workers.critic is not None:
+        workers.critic.init_model()
+    workers.actor.init_model()
+    if engines is None:
+        workers.actor.init_engine()
+        return
+    workers.rollout.gather(engines, "init_engine")
+    address, port = workers.actor.execute_rank_zero_sync("get_availale_master_addr_port")
+    everyone = 1 + workers.rollout.world_size
+    met = workers.actor.create_weight_sync_group(address, int(port), 0, everyone)
+    also_met = workers.rollout.create_weight_sync_group(address, int(port), 1, everyone)
+    workers.actor.gather(met, "create_weight_sync_group")
+    workers.rollout.gather(also_met, "create_weight_sync_group")
+
+
+def _processes_per_node(config, at_once: bool = False) -> int:
+    """Processes of a node that reserve resources; ``at_once``: those that compute at the same time."""
+    trainer, rollout = config.trainer.n_gpus_per_node, 0
+    if not config.actor_rollout_ref.hybrid_engine:
+        rollout = config.rollout.n_gpus_per_node
+    return max(trainer, rollout) if at_once and not config.trainer.rollout_ahead else trainer + rollout
+
+
+def _pool(config, device: str, processes: list[int], name: str, colocated: int) -> RayResourcePool:
+    on_gpu = device == "cuda"
+    share = (os.cpu_count() or 1) / _processes_per_node(config) / 2
+    return RayResourcePool(
+        processes, use_gpu=on_gpu, name_prefix=name, max_colocate_count=colocated, cpus_per_process=1 if on_gpu else min(1.0, share)
+    )
+
+
+def _worker_env(config, device: str) -> dict[str, str]:
+    # trainer and rollout workers that take turns may each have all cores, those that overlap share them
+    threads = max(1, (os.cpu_count() or 1) // _processes_per_node(config, at_once=True))
+    # GIFT_DRIVER: by it a person (and a test) tells one run's workers from another's
+    env = {**_QUIET, "GIFT_DRIVER": str(os.getpid()), "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(threads)}
+    if device != "cuda":
+        env |= _CPU_ENV
+        if not config.actor_rollout_ref.actor.use_torch_compile:
+            env["TORCH_COMPILE_DISABLE"] = "1"  # before torch is imported: see VLLMEngine
+    return env

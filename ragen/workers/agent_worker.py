@@ -1,47 +1,16 @@
-"""One rank of a run: the sharded policy, the rollout engine and the episodes, in one process."""
+"""One rank of a hybrid run: the sharded policy, the rollout engine and the episodes, in one process."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 
-import torch.distributed as dist
-
-from ragen.llm_agent.agent_proxy import AgentProxy
-from ragen.llm_agent.ctx_manager import ChatTokens
-from ragen.llm_agent.episode import EpisodeLimits, EpisodeSpec, Sampling
-from ragen.llm_agent.es_manager import Tag
-from ragen.llm_agent.trajectory import Trajectory
-from ragen.players.factory import PlayerFactory
-from ragen.players.policy import PastSelfPlayer
-from verl.model_merger import MergeConfig, merge
+from ragen.workers.playing import PlayingMixin
 from verl.single_controller.base.decorator import Dispatch, register
-from verl.utils.checkpoint.shared_folder import confirm_shared_folder
-from verl.utils.tokenizer import hf_tokenizer
 from verl.workers.fsdp_workers import ActorRolloutRefWorker
-from verl.workers.rollout import build_engine
-from verl.workers.rollout.mirror import LeadingEngine, follow
-
-log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class PlayOrder:
-    """What one rank is told to play. ``success_rates``: the driver's memory of past episodes."""
-
-    specs: list[EpisodeSpec]
-    tags: Mapping[str, Tag]
-    sampling: Sampling
-    success_rates: Mapping[str, float] = field(default_factory=dict)
-
-
-class AgentWorker(ActorRolloutRefWorker):
-    """VeRL's hybrid worker with an engine of its own and :class:`AgentProxy` over it.
+class AgentWorker(PlayingMixin, ActorRolloutRefWorker):
+    """VeRL's hybrid worker with an engine of its own and episodes over it.
 
     Args:
         config: the whole run's config (not only ``actor_rollout_ref``).
@@ -51,99 +20,23 @@ class AgentWorker(ActorRolloutRefWorker):
     def __init__(self, config, role: str = "actor_rollout", **kwargs):
         super().__init__(config.actor_rollout_ref, role, seed=int(config.seed.train), **kwargs)
         self.run_config = config
-        self.proxy: AgentProxy | None = None
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def init_engine(self) -> None:
-        """Start the engine from the model's folder; its weights are the trainer's after the first
-        :meth:`sync_weights`."""
-        config, model = self.run_config, self.config.model
-        trust = bool(model.get("trust_remote_code", False))
-        tokenizer = hf_tokenizer(model.path, trust_remote_code=trust)
-        self.engine = build_engine(
-            self.config.rollout, model.path, trust_remote_code=trust, seed=int(config.seed.train),
-            keep_torch_compile=bool(self.config.actor.get("use_torch_compile", False)),
-        )  # fmt: skip
-        self._join_tensor_parallel_group(int(self.config.rollout.get("tensor_model_parallel_size", 1)))
-        window = int(config.agent_proxy.max_context_window)
-        limits = EpisodeLimits(
-            max_turn=int(config.agent_proxy.max_turn),
-            max_model_len=int(self.config.rollout.max_model_len),
-            enable_think=bool(config.agent_proxy.enable_think),
-            format_penalty=float(config.es_manager.format_penalty),
-            window=max(window, 0),
-        )
-        chat = ChatTokens(tokenizer, system_prompt=config.ctx_manager.system_prompt)
-        self.proxy = AgentProxy([self.leader or self.engine], chat, PlayerFactory(self._past_self), limits)
+    def sync_weights(self, policy_version: int = 0) -> float:
+        """Hand the policy's weights to the engine; all ranks together. Seconds it took.
 
-    def _past_self(self, entry: dict) -> PastSelfPlayer:
-        """A player over an engine of its own with the weights of ``entry["checkpoint"]``: a Hugging Face
-        folder, or the ``actor`` folder of a checkpoint of this project, which is merged first."""
-        rollout = self.config.rollout
-        if int(rollout.get("tensor_model_parallel_size", 1)) > 1:
-            raise ValueError("player_info {type: policy, checkpoint: ...} needs rollout.tensor_model_parallel_size=1")
-        with hf_folder(entry["checkpoint"]) as folder:
-            self.proxy.engines.append(build_engine(rollout, str(folder), seed=int(self.run_config.seed.train)))
-        return PastSelfPlayer(
-            entry.get("name") or f"past:{Path(entry['checkpoint']).name}", len(self.proxy.engines) - 1, self.proxy.chat,
-            max_tokens=int(rollout.response_length), enable_think=self.proxy.limits.enable_think,
-            temperature=float(entry.get("temperature", rollout.temperature)),
-        )  # fmt: skip
-
-    def _join_tensor_parallel_group(self, size: int) -> None:
-        self.leader, self.follows = None, None
-        if size == 1:
-            return
-        for first in range(0, self.world_size, size):  # every rank takes part in making every group
-            group = dist.new_group(list(range(first, first + size)), backend="gloo")
-            if first <= self.rank < first + size:
-                if self.rank == first:
-                    self.leader = LeadingEngine(self.engine, group, first)
-                else:
-                    self.follows = (group, first)
-
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def sync_weights(self) -> float:
-        """Hand the policy's weights to the engine; all ranks together. Seconds it took."""
+        Engine and trainer share this process, so tensors are handed over as they are, on a GPU too.
+        """
         started = time.perf_counter()
         self.trained.load()
         self.engine.wake(["weights"])
         self.engine.load_weights(self.iter_weights())
         self.trained.offload()
         self.engine.wake(["kv_cache"])
+        self.policy_version = policy_version
         return time.perf_counter() - started
-
-    @register(dispatch_mode=Dispatch.DP_COMPUTE)
-    def play(self, order: PlayOrder) -> tuple[list[Trajectory], dict[str, float]]:
-        """Play this rank's episodes. Returns trajectories in (group, member) order, and counters.
-        With tensor parallelism only the first rank of a group is given episodes."""
-        started = time.perf_counter()
-        if self.follows is not None:
-            follow(self.engine, *self.follows)
-            return [], {}
-        trajectories = self.proxy.play(order.specs, order.tags, order.sampling, order.success_rates)
-        if self.leader is not None:
-            self.leader.release()
-        return trajectories, {"seconds": time.perf_counter() - started, **self.proxy.players.metrics()}
-
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def confirm_shared_folder(self, path: str, token: str) -> str:
-        """Whether this rank sees the driver's folder (several nodes need a shared one)."""
-        return confirm_shared_folder(path, token)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def sleep_engine(self) -> None:
         """Give the engine's accelerator memory to the trainer (nothing to do on a CPU)."""
         self.engine.sleep()
-
-
-@contextlib.contextmanager
-def hf_folder(checkpoint: str) -> Iterator[Path]:
-    """``checkpoint`` as a Hugging Face folder: itself, or merged into a temporary one."""
-    folder = Path(checkpoint)
-    if not (folder / "huggingface").is_dir():
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="gift-past-self-") as scratch:
-        merge(MergeConfig(local_dir=str(folder), target_dir=str(Path(scratch, "merged"))))
-        yield Path(scratch, "merged")

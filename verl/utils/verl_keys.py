@@ -172,6 +172,7 @@ _algorithm = {
     "kl_ctrl.kl_coef": number(low=0),
     "kl_ctrl.horizon": number(above=0),
     "kl_ctrl.target_kl": number(above=0),
+    "rollout_correction.bypass_mode": optional(boolean()),
     "rollout_correction.rollout_is": optional(choice("token", "sequence")),
     "rollout_correction.rollout_is_threshold": number(above=0),
     "rollout_correction.rollout_is_batch_normalize": boolean(),
@@ -190,6 +191,7 @@ _trainer = {
     "device": choice("auto", "cpu", "cuda"),
     "device_memory_gb": optional(number(above=0)),
     "plan_only": boolean(),
+    "rollout_ahead": Field("0 or 1", lambda v: v in (0, 1) and not isinstance(v, bool)),
     "critic_warmup": integer(low=0),
     "val_before_train": boolean(),
     "val_only": boolean(),
@@ -202,7 +204,11 @@ _trainer = {
     "logger": list_of(choice(*TRACKERS)),
 }
 
+#: VeRL's one-step-off recipe: where rollout workers of their own run
+_rollout_pool = {"nnodes": integer(low=1), "n_gpus_per_node": optional(integer(low=1))}
+
 IMPLEMENTED: dict[str, Field] = {
+    "actor_rollout_ref.hybrid_engine": boolean(),
     **_under("actor_rollout_ref.model", _model),
     **_under("actor_rollout_ref.actor", _actor),
     **_under("actor_rollout_ref.ref", {**_log_prob, "fsdp_config.param_offload": boolean()}),
@@ -210,4 +216,5 @@ IMPLEMENTED: dict[str, Field] = {
     **_under("critic", _critic),
     **_under("algorithm", _algorithm),
     **_under("trainer", _trainer),
+    **_under("rollout", _rollout_pool),
 }

@@ -75,7 +75,7 @@ _GROUPED: dict[str, dict[str, object]] = {
         "actor_rollout_ref.rollout.trace.backend": None, "actor_rollout_ref.rollout.trace.token2text": False,
     },
     "the engine and the trainer share their GPUs": {
-        "actor_rollout_ref.hybrid_engine": True, "actor_rollout_ref.rollout.multi_stage_wake_up": False,
+        "actor_rollout_ref.rollout.multi_stage_wake_up": False,
     },
     "chunked log-probabilities are always used, whatever kernels": {
         "actor_rollout_ref.actor.entropy_from_logits_with_chunking": False,

@@ -11,12 +11,14 @@ from verl.single_controller.base import Worker
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils.checkpoint import rng_state
 from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
+from verl.utils.checkpoint.shared_folder import confirm_shared_folder
 from verl.utils.device import init_process_group
 from verl.utils.lora import adapters_off
 from verl.utils.tokenizer import hf_tokenizer
 from verl.workers.actor import DataParallelPPOActor
 from verl.workers.critic import DataParallelPPOCritic
 from verl.workers.sharded_model import ShardedModel, add_optimizer, build_sharded_model, has_adapters
+from verl.workers.weight_sync import WeightSyncGroup
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +70,11 @@ class _TrainingWorker(Worker):
         self.checkpoint_manager.load_checkpoint(local_path)
         self.trained.offload()
 
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def confirm_shared_folder(self, path: str, token: str) -> str:
+        """Whether this rank sees the driver's folder (several nodes need a shared one)."""
+        return confirm_shared_folder(path, token)
+
     def get_rng_state(self) -> dict:
         """Random state of this process."""
         return rng_state.get_rng_state()
@@ -97,6 +104,7 @@ class ActorRolloutRefWorker(_TrainingWorker):
         self.actor: DataParallelPPOActor | None = None
         self.ref_policy: DataParallelPPOActor | None = None
         self._reference: ShardedModel | None = None
+        self._weight_sync: WeightSyncGroup | None = None
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self) -> None:
@@ -167,14 +175,36 @@ class ActorRolloutRefWorker(_TrainingWorker):
         Adapters merged, tied `lm_head.weight` left out. All ranks iterate together, to the end; between phases call
         `self.trained.load()` before and `self.trained.offload()` after where parameters are offloaded.
         """
-        megabytes = int(self.config.rollout.get("update_weights_bucket_megabytes", 512))
-        return self.trained.iter_weights(megabytes << 20)
+        return self.trained.iter_weights(bucket_bytes(self.config.rollout))
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)
+    def create_weight_sync_group(self, master_address: str, master_port: int, rank_offset: int, world_size: int) -> None:
+        """Meet the rollout workers of their own (`hybrid_engine: false`). Rank 0 alone, which sends for all."""
+        if self.rank == 0:
+            limit = bucket_bytes(self.config.rollout)
+            self._weight_sync = WeightSyncGroup(master_address, master_port, rank_offset, world_size, limit)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)
+    def sync_rollout_weights(self) -> None:
+        """Send the policy's weights to the rollout workers; all ranks gather them together."""
+        self.trained.load()
+        weights = self.iter_weights()
+        if self._weight_sync is not None:
+            self._weight_sync.send(weights)
+        for _ in weights:  # the other ranks gather with rank 0
+            pass
+        self.trained.offload()
 
     def _set_log_prob_limits(self, data: DataProto, section) -> None:
         data.meta_info.setdefault("temperature", float(self.config.rollout.temperature))
         data.meta_info["use_dynamic_bsz"] = bool(section.get("log_prob_use_dynamic_bsz", False))
         data.meta_info["max_token_len"] = section.get("log_prob_max_token_len_per_gpu")
         data.meta_info["micro_batch_size"] = section.get("log_prob_micro_batch_size_per_gpu")
+
+
+def bucket_bytes(rollout) -> int:
+    """`rollout.update_weights_bucket_megabytes` in bytes."""
+    return int(rollout.get("update_weights_bucket_megabytes", 512)) << 20
 
 
 class CriticWorker(_TrainingWorker):

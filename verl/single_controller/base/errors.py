@@ -4,19 +4,20 @@ from __future__ import annotations
 
 
 class WorkerDied(RuntimeError):
-    """A worker process is gone. Attributes: ``rank``, ``node`` (IP), ``pid``, ``method`` (what the
-    group was executing) and ``cause`` (what Ray knows of the death). The other ranks may hang in a
-    collective: ``kill()`` the group and build it anew."""
+    """A worker process is gone. Attributes: ``rank``, ``node`` (IP), ``pid``, ``method`` (what the driver
+    waited for), ``cause`` (what Ray knows of the death) and ``group`` (the worker group's name, where it is another
+    than the one that was waited for). The other ranks may hang in a collective: ``kill()`` the group and build it anew."""
 
-    def __init__(self, *, rank: int, node: str, pid: int | None, method: str, cause: str):
-        super().__init__(rank, node, pid, method, cause)
-        self.rank, self.node, self.pid, self.method, self.cause = rank, node, pid, method, cause
+    def __init__(self, *, rank: int, node: str, pid: int | None, method: str, cause: str, group: str = ""):
+        super().__init__(rank, node, pid, method, cause, group)
+        self.rank, self.node, self.pid, self.method, self.cause, self.group = rank, node, pid, method, cause, group
 
     def __str__(self) -> str:
-        return f"worker rank {self.rank} (pid {self.pid} on node {self.node}) died during {self.method!r}: {self.cause}"
+        who = f"{self.group} worker rank" if self.group else "worker rank"
+        return f"{who} {self.rank} (pid {self.pid} on node {self.node}) died during {self.method!r}: {self.cause}"
 
     def __reduce__(self):
-        fields = ("rank", "node", "pid", "method", "cause")
+        fields = ("rank", "node", "pid", "method", "cause", "group")
         return _rebuild_died, ({name: getattr(self, name) for name in fields},)
 
 

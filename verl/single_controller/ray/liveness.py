@@ -2,7 +2,8 @@
 
 When a rank dies, the others may sit in a collective for ever (gloo has no way to know), so waiting for
 all results would hang. Here the first reference that fails ends the wait, and the state that Ray
-keeps of every actor is polled besides.
+keeps of every actor is polled besides. Groups that work for one another are watched together: the one
+that is waited for may wait for a dead worker of another.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -34,6 +35,9 @@ POLL_S = 1.0
 #: before the peer is blamed
 GRACE_S = 3.0
 
+#: worker groups by name that are watched besides the one that is waited for
+Peers = Mapping[str, Sequence[Any]]
+
 _DEATHS = (RayActorError, WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError)
 
 
@@ -47,7 +51,7 @@ def is_dead(worker: Any) -> bool:
     return actor_info(worker).get("State") == "DEAD"
 
 
-def describe_death(worker: Any, rank: int, method: str, error: BaseException | None = None) -> WorkerDied:
+def describe_death(worker: Any, rank: int, method: str, error: BaseException | None = None, group: str = "") -> WorkerDied:
     """The exception that names the dead worker."""
     info = actor_info(worker)
     cause = _death_cause(info) or (str(error).strip() if error else "") or "Ray gives no cause"
@@ -55,7 +59,7 @@ def describe_death(worker: Any, rank: int, method: str, error: BaseException | N
         cause = f"it cannot be reached, its node may be lost: {cause}"
     address = info.get("Address", {})
     return WorkerDied(
-        rank=rank, node=address.get("IPAddress") or "unknown", pid=info.get("Pid") or None, method=method, cause=cause
+        rank=rank, node=address.get("IPAddress") or "unknown", pid=info.get("Pid") or None, method=method, cause=cause, group=group
     )
 
 
@@ -72,10 +76,11 @@ def gather(
     method: str,
     timeout_s: float | None = None,
     ranks: Sequence[int] | None = None,
+    peers: Peers | None = None,
 ) -> list[Any]:
     """Values of ``refs``, where ``refs[i]`` is a call on ``workers[ranks[i]]`` (default: on ``workers[i]``).
 
-    Raises :class:`WorkerDied` for a dead worker, :class:`~verl.single_controller.base.errors.WorkerError`
+    Raises :class:`WorkerDied` for a dead worker (one of ``peers`` too), :class:`~verl.single_controller.base.errors.WorkerError`
     for one whose method raised, ``TimeoutError`` after ``timeout_s`` seconds (default: wait for ever).
     """
     pending = dict(zip(refs, range(len(refs)) if ranks is None else ranks, strict=True))
@@ -88,13 +93,15 @@ def gather(
             try:
                 values[ref] = ray.get(ref)
             except RayTaskError as error:
-                raise _blame(workers, pending, rank, method, error) from error
+                raise _blame(workers, pending, rank, method, error, peers or {}) from error
             except _DEATHS as error:
                 raise _end_of(workers[rank], rank, method, error) from error
         if not ready:
             for rank in pending.values():
                 if is_dead(workers[rank]):
                     raise describe_death(workers[rank], rank, method)
+            if death := _dead_peer(peers or {}, method):
+                raise death
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"ranks {sorted(pending.values())} did not finish {method!r} within {timeout_s:g} s")
     return [values[ref] for ref in refs]
@@ -107,7 +114,17 @@ def _end_of(worker: Any, rank: int, method: str, error: BaseException) -> Except
     return describe_death(worker, rank, method, error)
 
 
-def _blame(workers: Sequence[Any], pending: dict[Any, int], rank: int, method: str, error: RayTaskError) -> Exception:
+def _dead_peer(peers: Peers, method: str) -> WorkerDied | None:
+    for group, workers in peers.items():
+        for rank, worker in enumerate(workers):
+            if is_dead(worker):
+                return describe_death(worker, rank, method, group=group)
+    return None
+
+
+def _blame(
+    workers: Sequence[Any], pending: dict[Any, int], rank: int, method: str, error: RayTaskError, peers: Peers
+) -> Exception:
     """Whose fault is it that ``rank`` raised? A worker's that is gone, if there is one; else its own."""
     deadline = time.monotonic() + GRACE_S
     waiting = dict(pending)
@@ -121,10 +138,14 @@ def _blame(workers: Sequence[Any], pending: dict[Any, int], rank: int, method: s
                     continue  # one more that raised: the first to do so is named
                 except _DEATHS as death:
                     return _end_of(workers[other], other, method, death)
+        elif peers:
+            time.sleep(0.1)
         for other, worker in enumerate(workers):
             if is_dead(worker):
                 return describe_death(worker, other, method)
-        if not waiting or time.monotonic() > deadline:  # a peer that has finished needs no more watching
+        if death := _dead_peer(peers, method):
+            return death
+        if not (waiting or peers) or time.monotonic() > deadline:  # a rank that has finished needs no more watching
             return worker_error(error.cause, rank, method, str(error))
 
 

@@ -78,6 +78,7 @@ class RayWorkerGroup(WorkerGroup):
         self.name_prefix = secrets.token_hex(3) if name_prefix is None else name_prefix
         self.master_address: str | None = None
         self.master_port: str | None = str(master_port) if master_port else None
+        self._peers: dict[str, list[Any]] = {}
         if resource_pool is None:
             if not worker_handles and not worker_names:
                 raise ValueError("a worker group needs a resource_pool, or workers to attach to")
@@ -228,12 +229,16 @@ class RayWorkerGroup(WorkerGroup):
     def gather(self, refs: list[Any], method_name: str = "a non-blocking call", ranks: list[int] | None = None) -> list[Any]:
         """Values of object references (of ``ranks``, by default of 0, 1, ...), with a dead or failing
         worker named (``ray.get`` would wait for ever where the others are stuck)."""
-        return liveness.gather(self._workers, refs, method_name, ranks=ranks)
+        return liveness.gather(self._workers, refs, method_name, ranks=ranks, peers=self._peers)
 
     def is_ref(self, value: Any) -> bool:
         return isinstance(value, ray.ObjectRef)
 
     # -- life and death -------------------------------------------------------------------------
+
+    def watch(self, others: Iterable[RayWorkerGroup]) -> None:
+        """While this group is waited for, notice deaths in ``others`` too: groups that it works with and may wait for."""
+        self._peers = {group.name_prefix: group.workers for group in others}
 
     def _is_worker_alive(self, worker: Any) -> bool:
         return liveness.actor_info(worker).get("State") == "ALIVE"
