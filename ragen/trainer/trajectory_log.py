@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ragen.env.base import derived_rng
 from ragen.llm_agent.trajectory import Sample, Trajectory
 
 
@@ -62,6 +63,21 @@ class TrajectoryLog:
             merged["trained"].append(int(trained))
             merged["logprob"].append(round(logprob, 4) if trained else None)
             merged["advantage"].append(round(advantage, 4) if trained and advantage is not None else None)
+
+
+def sample_generations(trajectories: Sequence[Trajectory], count: int, seed: int) -> list[tuple[str, str, float]]:
+    """``(input, output, score)`` of at most ``count`` episodes, for ``trainer.log_val_generations``: what the
+    policy was given first, all that was said from its first reply on, and the reward. A validation plays the same
+    games each time, and the same of them are chosen."""
+    places = range(len(trajectories))
+    chosen = sorted(derived_rng(seed, "val_generations").sample(places, count)) if count < len(trajectories) else places
+    return [(*_given_and_said(trajectories[i].messages), float(trajectories[i].reward)) for i in chosen]
+
+
+def _given_and_said(messages: Sequence[Mapping]) -> tuple[str, str]:
+    first = next((i for i, m in enumerate(messages) if m["role"] == "assistant"), len(messages))
+    texts = [f"{m['role']}: {m['content']}" for m in messages]
+    return "\n".join(texts[:first]), "\n".join(texts[first:])
 
 
 def _messages(t: Trajectory) -> list[dict]:

@@ -274,6 +274,18 @@ def test_rae_is_a_moving_average_a_game_and_role():
         update_role_baselines({}, ["a"], [], [1.0])
 
 
+def test_what_the_config_says_of_an_estimator_counts():
+    rewards, mask = torch.tensor([[1.0], [0.0]], dtype=torch.float64), torch.ones(2, 1)
+    rae = get_adv_estimator_fn("rae")
+    got, _ = rae(rewards[:1], mask[:1], game=["g"], role=["r"], state={}, config={"rae_decay": 0.75})
+    assert got.item() == 0.75  # 1 - (1 - 0.75) 1
+    gpg = get_adv_estimator_fn("gpg")
+    got, _ = gpg(rewards, mask, index=["a", "a"], config={"gpg_f_norm": 4.0, "gpg_alpha": 3.0})
+    assert got[:, 0].tolist() == [0.375, -0.375]  # 3 (+-1/2) / 4
+    got, _ = gpg(rewards, mask, index=["a", "a"], config={"gpg_f_norm": 1.0, "gpg_alpha": None})
+    assert got[:, 0].tolist() == [1.0, -1.0]  # alpha: 2 rows, 1 reward that is not 0
+
+
 @settings(max_examples=25, deadline=None)
 @given(batches)
 def test_rae_equals_single_steps_on_equal_rewards_and_ignores_order(params):

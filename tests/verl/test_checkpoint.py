@@ -24,6 +24,7 @@ from verl.utils.checkpoint import (
     find_latest_ckpt_path,
     resolve_resume,
 )
+from verl.utils.checkpoint import manifest
 from verl.utils.checkpoint.checkpoint_manager import read_tracker, whole_checkpoints, write_tracker
 from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
 from verl.utils.checkpoint.shared_folder import check_shared_folder, confirm_shared_folder
@@ -177,6 +178,40 @@ def test_rotation_works_from_the_disk(tmp_path):
     plain_checkpoint(tmp_path, 3, max_to_keep=1)
     assert CheckpointDir(tmp_path).steps() == [3, 4] and read_tracker(tmp_path) == 3
     assert CheckpointDir(tmp_path).verify(tmp_path / "global_step_3") == 3
+
+
+def save_both(checkpoints, step):
+    with checkpoints.saving(step, {"step": step}) as folder:
+        for part in ("actor", "critic"):
+            (folder / part).mkdir()
+            (folder / part / "weights").write_text(f"{part} {step}")
+
+
+def test_critics_are_kept_for_fewer_steps(tmp_path):
+    checkpoints = CheckpointDir(tmp_path, max_to_keep=3, max_critic_to_keep=2)
+    for step in (1, 2, 3, 4):
+        save_both(checkpoints, step)
+    assert checkpoints.steps() == [2, 3, 4]
+    assert [s for s in checkpoints.steps() if (tmp_path / f"global_step_{s}" / "critic").is_dir()] == [3, 4]
+    assert checkpoints.verify(checkpoints.latest()) == 4
+    with pytest.raises(CheckpointError, match="no critic any more .*max_critic_ckpt_to_keep.*newer"):
+        checkpoints.verify(tmp_path / "global_step_2")
+    assert manifest.verify(tmp_path / "global_step_2")["files"].keys() >= {"actor/weights"}  # what is left is whole
+
+
+def test_killed_while_a_critic_is_removed(tmp_path, monkeypatch):
+    checkpoints = CheckpointDir(tmp_path, max_critic_to_keep=1)
+    save_both(checkpoints, 1)
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CheckpointDir, "_delete", killed)
+        save_both(checkpoints, 2)
+    manifest.verify(tmp_path / "global_step_1")  # the files that are listed are there
+    save_both(checkpoints, 3)
+    assert [s for s in (1, 2, 3) if (tmp_path / f"global_step_{s}" / "critic").is_dir()] == [3]
 
 
 def test_where_a_run_resumes(tmp_path):

@@ -110,6 +110,46 @@ def test_console_and_tensorboard(tmp_path, caplog):
     assert (scalar.step, round(scalar.value, 6)) == (7, 0.123456)
 
 
+SAMPLES = [("user: a <b>", "assistant: 1\n# no title", 1.0), ("user: c", "assistant: 2", -0.5)]
+
+
+def test_validation_episodes_in_the_run_folder_are_cut_back_too(tmp_path):
+    with Tracking("p", "e", ["file", "console"], {}, folder=tmp_path) as tracking:
+        for step in (1, 2):
+            tracking.log({"x": step}, step)
+            tracking.log_generations(SAMPLES, step)
+        tracking.log_generations([], 3)
+    found = rows(tmp_path / "val_generations.jsonl")
+    assert [row["step"] for row in found] == [1, 1, 2, 2]
+    assert [(row["input"], row["output"], row["score"]) for row in found[:2]] == SAMPLES
+    Tracking("p", "e", ["file"], {}, folder=tmp_path, resume_step=1)
+    assert [row["step"] for row in rows(tmp_path / "val_generations.jsonl")] == [1, 1]
+
+
+def test_validation_episodes_in_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with Tracking("p", "e", ["tensorboard"], {}, folder=tmp_path) as tracking:
+        tracking.log_generations(SAMPLES, step=7)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    (event,) = events.Tensors("val/generations/text_summary")
+    (text,) = event.tensor_proto.string_val
+    assert event.step == 7 and b"**score 1**" in text and b"    # no title" in text and b"**score -0.5**" in text
+
+
+def test_validation_episodes_in_wandb(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with Tracking("p", "e", ["wandb"], {}, folder=tmp_path) as tracking:
+        for step in (1, 2):
+            tracking.log_generations(SAMPLES, step)
+        assert "wandb" in tracking.logger  # it did not fail
+    tables = [json.loads(path.read_text()) for path in (tmp_path / "wandb").rglob("*.table.json")]
+    latest = max(tables, key=lambda table: len(table["data"]))
+    assert latest["columns"] == ["step", "input_1", "output_1", "score_1", "input_2", "output_2", "score_2"]
+    assert latest["data"] == [[step, *SAMPLES[0], *SAMPLES[1]] for step in (1, 2)]
+
+
 def test_wandb_offline_keeps_its_run_and_sees_no_secret(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)

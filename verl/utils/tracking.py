@@ -22,10 +22,14 @@ from verl.utils.tracking_services import MLflowTracker, SwanLabTracker, Tensorbo
 logger = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
+GENERATIONS_FILE = "val_generations.jsonl"
+
+#: (input, output, score) of one validation episode
+Generation = tuple[str, str, float]
 
 
 class Tracker(Protocol):
-    """One place that metrics go to."""
+    """One place that metrics go to. One that can show texts has ``log_generations`` too."""
 
     def log(self, data: Mapping[str, Any], step: int) -> None: ...
 
@@ -36,22 +40,20 @@ class FileTracker:
     """`metrics.jsonl`: one JSON object a line and a step, flushed as it is written.
 
     Values are numbers, strings, or lists and dicts of them; not-a-number and infinity become null, as JSON has none.
+    Validation episodes go to `val_generations.jsonl` beside it, one a line: step, input, output, score.
     """
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.generations_path = self.path.with_name(GENERATIONS_FILE)
 
     def log(self, data: Mapping[str, Any], step: int) -> None:
-        line = json.dumps(
-            {"step": int(step), **{key: _plain(value) for key, value in data.items() if key != "step"}}, allow_nan=False
-        )
-        with open(self.path, "a+b") as file:
-            if file.tell() > 0:
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # a line that a kill cut short
-                    file.write(b"\n")
-            file.write(line.encode() + b"\n")
+        _append(self.path, [{"step": int(step), **{key: _plain(value) for key, value in data.items() if key != "step"}}])
+
+    def log_generations(self, samples: Sequence[Generation], step: int) -> None:
+        rows = [{"step": int(step), "input": i, "output": o, "score": _plain(score)} for i, o, score in samples]
+        _append(self.generations_path, rows)
 
     def finish(self) -> None: ...
 
@@ -63,19 +65,10 @@ class FileTracker:
     def truncate_after(self, step: int) -> int:
         """Cut the file back to the lines of steps up to `step`, as on resuming from that checkpoint; the lines left.
 
-        A last line that a kill cut short is dropped. The file is replaced by one rename.
+        A last line that a kill cut short is dropped. The file is replaced by one rename. So is val_generations.jsonl.
         """
-        if not self.path.exists():
-            return 0
-        rows = [(line, _parse(line)) for line in self.path.read_bytes().splitlines()]
-        kept = [line for line, row in rows if row is not None and row["step"] <= step]
-        beside = self.path.with_name(f".{self.path.name}.tmp")
-        with open(beside, "wb") as file:
-            file.write(b"".join(line + b"\n" for line in kept))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, self.path)
-        return len(kept)
+        _cut_after(self.generations_path, step)
+        return _cut_after(self.path, step)
 
 
 class ConsoleTracker:
@@ -147,6 +140,13 @@ class Tracking:
             if wanted is None or name in wanted:
                 self._guard(name, lambda tracker=tracker: tracker.log(data, step))
 
+    def log_generations(self, samples: Sequence[Generation], step: int) -> None:
+        """Send validation episodes to all trackers that show texts: `val_generations.jsonl`, a table `val/generations`
+        of wandb, texts of TensorBoard and SwanLab, an artifact of MLflow."""
+        for name, tracker in list(self.logger.items()):
+            if samples and hasattr(tracker, "log_generations"):
+                self._guard(name, lambda tracker=tracker: tracker.log_generations(samples, step))
+
     def history(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl so far; none without the file tracker."""
         tracker = self.logger.get("file")
@@ -173,6 +173,32 @@ class Tracking:
         except Exception as error:
             self.logger.pop(name, None)
             logger.warning("tracker %s failed and is switched off, the run goes on: %s", name, mask_text(str(error)))
+
+
+def _append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add JSON lines; a line that a kill cut short stays a line of its own."""
+    with open(path, "a+b") as file:
+        if file.tell() > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        for row in rows:
+            file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+
+
+def _cut_after(path: Path, step: int) -> int:
+    """Keep the lines of steps up to `step`; how many those are."""
+    if not path.exists():
+        return 0
+    rows = [(line, _parse(line)) for line in path.read_bytes().splitlines()]
+    kept = [line for line, row in rows if row is not None and row["step"] <= step]
+    beside = path.with_name(f".{path.name}.tmp")
+    with open(beside, "wb") as file:
+        file.write(b"".join(line + b"\n" for line in kept))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    return len(kept)
 
 
 def _plain(value: Any) -> Any:

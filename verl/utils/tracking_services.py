@@ -4,7 +4,7 @@ import importlib
 import netrc
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Number
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,10 @@ class TensorboardTracker:
             self.writer.add_scalar(key, value, step)
         self.writer.flush()
 
+    def log_generations(self, samples: Sequence[tuple[str, str, float]], step: int) -> None:
+        self.writer.add_text("val/generations", _as_markdown(samples), step)
+        self.writer.flush()
+
     def finish(self) -> None:
         self.writer.close()
 
@@ -61,9 +65,19 @@ class WandbTracker:
             project=project, name=experiment, config=config, dir=str(local_dir), id=run_id, resume="allow", mode=mode,
             settings=wandb.Settings(init_timeout=60, silent=True),
         )  # fmt: skip
+        self._generations: list[list] = []
 
     def log(self, data: Mapping[str, Any], step: int) -> None:
         self.run.log(dict(data), step=step)
+
+    def log_generations(self, samples: Sequence[tuple[str, str, float]], step: int) -> None:
+        """A row a validation, three columns an episode, as VeRL's table has them."""
+        columns = ["step", *(f"{name}_{i + 1}" for i in range(len(samples)) for name in ("input", "output", "score"))]
+        row = [step, *(value for sample in samples for value in sample)]
+        # all rows so far: a table that was logged cannot be added to
+        self._generations = [kept for kept in self._generations if len(kept) == len(row)] + [row]
+        table = _import("wandb", "wandb").Table(columns=columns, data=self._generations)
+        self.run.log({"val/generations": table}, step=step)
 
     def finish(self) -> None:
         self.run.finish()
@@ -96,6 +110,10 @@ class MLflowTracker:
     def log(self, data: Mapping[str, Any], step: int) -> None:
         self.mlflow.log_metrics({key.replace("@", "_at_"): value for key, value in _numbers(data).items()}, step=step)
 
+    def log_generations(self, samples: Sequence[tuple[str, str, float]], step: int) -> None:
+        rows = [{"input": i, "output": o, "score": score} for i, o, score in samples]
+        self.mlflow.log_dict({"generations": rows}, f"val_generations/step_{step:06d}.json")
+
     def finish(self) -> None:
         self.mlflow.end_run()
 
@@ -119,8 +137,21 @@ class SwanLabTracker:
     def log(self, data: Mapping[str, Any], step: int) -> None:
         self.swanlab.log(_numbers(data), step=step)
 
+    def log_generations(self, samples: Sequence[tuple[str, str, float]], step: int) -> None:
+        texts = [self.swanlab.Text(f"{i}\n\n{o}", caption=f"score {score:g}") for i, o, score in samples]
+        self.swanlab.log({"val/generations": texts}, step=step)
+
     def finish(self) -> None:
         self.swanlab.finish()
+
+
+def _as_markdown(samples: Sequence[tuple[str, str, float]]) -> str:
+    """Texts as indented blocks, so that nothing in them is read as Markdown or HTML."""
+
+    def block(text: str) -> str:
+        return "\n".join(f"    {line}" for line in text.splitlines())
+
+    return "\n\n".join(f"**score {score:g}**\n\n{block(i)}\n\n{block(o)}" for i, o, score in samples)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

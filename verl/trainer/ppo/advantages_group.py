@@ -157,7 +157,9 @@ def compute_gpg_outcome_advantage(
     **kwargs: Any,
 ) -> Advantages:
     """GPG (arXiv:2504.02546): ``alpha (r - mean) / f_norm``. ``alpha`` makes up for rows that give no
-    gradient; left out it is VeRL's ``B / #(r != 0)`` (1 if all rewards are 0)."""
+    gradient; left out it is VeRL's ``B / #(r != 0)`` (1 if all rewards are 0). ``config.gpg_f_norm`` and
+    ``config.gpg_alpha`` override the arguments."""
+    f_norm, alpha = config_value(config, "gpg_f_norm", f_norm), config_value(config, "gpg_alpha", alpha)
     scores, groups = _totals(token_level_rewards, response_mask, index)
     if alpha is None:
         nonzero = int(torch.count_nonzero(scores))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from verl.trainer.ppo.config_access import config_value
 from verl.trainer.ppo.credit import check_shapes
 from verl.trainer.ppo.registry import AdvantageEstimator, register_adv_est
 
@@ -48,10 +49,11 @@ def compute_rae_outcome_advantage(
     role: Sequence[Any],
     state: dict[str, Any],
     decay: float = 0.95,
+    config: Any = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """RAE (SPIRAL, arXiv:2506.24119, algorithm 1): ``A = R - b(game, role)``, where ``b`` has taken in this
-    batch's rewards first; given to all sampled tokens.
+    batch's rewards first; given to all sampled tokens. ``config.rae_decay`` (``algorithm.rae_decay``) overrides ``decay``.
 
     ``game`` and ``role`` (B,) name those of each row. ``state`` is the driver's and goes into its
     checkpoint: the baselines are kept, as plain numbers, under ``state["role_baselines"]`` and updated in
@@ -61,6 +63,7 @@ def compute_rae_outcome_advantage(
     check_shapes(token_level_rewards, response_mask)
     scores = token_level_rewards.double().sum(dim=-1)
     baselines = state.setdefault("role_baselines", {})
+    decay = config_value(config, "rae_decay", decay)
     baseline = torch.tensor(
         update_role_baselines(baselines, game, role, scores.tolist(), decay), dtype=torch.float64, device=scores.device
     )

@@ -23,8 +23,8 @@ from verl.utils.checkpoint.checkpoint_manager import (
     write_tracker,
 )
 from verl.utils.checkpoint.disk_space import folder_bytes, free_bytes, require_free_space
-from verl.utils.checkpoint.errors import CorruptCheckpoint, DiskFull, is_disk_full
-from verl.utils.checkpoint.manifest import verify, write_manifest
+from verl.utils.checkpoint.errors import CheckpointError, CorruptCheckpoint, DiskFull, is_disk_full
+from verl.utils.checkpoint.manifest import drop_part, verify, write_manifest
 from verl.utils.checkpoint.state_io import fsync, load_state, save_state
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ class CheckpointDir:
     Args:
         root: the run folder; made if missing.
         max_to_keep: how many checkpoints to keep (`trainer.max_actor_ckpt_to_keep`); None or 0 keeps all.
+        max_critic_to_keep: how many of those keep their critic (`trainer.max_critic_ckpt_to_keep`); None or 0: all. A
+            checkpoint without its critic can be merged and played, not resumed from.
 
     Saving::
 
@@ -47,9 +49,10 @@ class CheckpointDir:
             actor_group.save_checkpoint(str(folder / "actor"), step)
     """
 
-    def __init__(self, root: str | os.PathLike, max_to_keep: int | None = None):
+    def __init__(self, root: str | os.PathLike, max_to_keep: int | None = None, max_critic_to_keep: int | None = None):
         self.root = Path(root)
         self.max_to_keep = max_to_keep if max_to_keep and max_to_keep > 0 else None
+        self.max_critic_to_keep = max_critic_to_keep if max_critic_to_keep and max_critic_to_keep > 0 else None
         self.root.mkdir(parents=True, exist_ok=True)
 
     def clean(self) -> None:
@@ -120,8 +123,14 @@ class CheckpointDir:
 
         Raises:
             CorruptCheckpoint: naming the file and the remedy.
+            CheckpointError: its critic was removed on rotation.
         """
         manifest = verify(folder, checksums=checksums)
+        if manifest.get("dropped"):
+            raise CheckpointError(
+                f"checkpoint {folder} has no {' and no '.join(manifest['dropped'])} any more (trainer.max_critic_ckpt_to_keep): "
+                "its actor can be merged and played; to go on training, resume from a newer checkpoint"
+            )
         if manifest.get("step") != step_of(folder):
             raise CorruptCheckpoint(folder, f"its manifest is of step {manifest.get('step')}")
         load_state(Path(folder, DRIVER_STATE))
@@ -148,16 +157,30 @@ class CheckpointDir:
     def _rotate(self) -> None:
         """Keep the newest `max_to_keep` up to the latest; steps beyond it (after going back) are not touched."""
         latest = read_tracker(self.root)
-        if self.max_to_keep is None or latest is None:
+        if latest is None:
             return
-        whole = {step: folder for step, folder in whole_checkpoints(self.root).items() if step <= latest}
-        for step in list(whole)[: -self.max_to_keep]:
-            self._remove(whole[step])
+        whole = [folder for step, folder in whole_checkpoints(self.root).items() if step <= latest]
+        if self.max_to_keep is not None:
+            for folder in whole[: -self.max_to_keep]:
+                self._remove(folder)
+            whole = whole[-self.max_to_keep :]
+        if self.max_critic_to_keep is not None:
+            for folder in whole[: -self.max_critic_to_keep]:
+                self._remove_critic(folder)
+
+    def _remove_critic(self, folder: Path) -> None:
+        if (folder / "critic").is_dir():
+            drop_part(folder, "critic")  # first, so that a kill here leaves a checkpoint that says what it lacks
+            self._delete(folder / "critic", folder.name)
+            logger.info("removed the critic of %s (the newest %s are kept)", folder, self.max_critic_to_keep)
 
     def _remove(self, folder: Path) -> None:
-        # renamed first: nobody finds half a checkpoint, and a kill here leaves a leftover that clean() removes
-        removed = self.root / f".{folder.name}{_REMOVED}"
-        shutil.rmtree(removed, ignore_errors=True)
-        folder.rename(removed)
-        shutil.rmtree(removed, ignore_errors=True)
+        self._delete(folder, folder.name)
         logger.info("removed checkpoint %s (the newest %s are kept)", folder, self.max_to_keep)
+
+    def _delete(self, path: Path, name: str) -> None:
+        # renamed first: nobody finds half a checkpoint, and a kill here leaves a leftover that clean() removes
+        removed = self.root / f".{name}{_REMOVED}"
+        shutil.rmtree(removed, ignore_errors=True)
+        path.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)

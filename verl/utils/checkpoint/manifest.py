@@ -60,6 +60,17 @@ def write_manifest(folder: str | os.PathLike, **facts) -> dict:
     return manifest
 
 
+def drop_part(folder: str | os.PathLike, part: str) -> None:
+    """Take the files of a sub-folder out of the manifest and name it under `dropped`; the files stay. One rename."""
+    manifest = read_manifest(folder)
+    manifest["files"] = {name: facts for name, facts in manifest["files"].items() if not name.startswith(part + os.sep)}
+    manifest["dropped"] = sorted({*manifest.get("dropped", []), part})
+    path = Path(folder, MANIFEST)
+    write_text(f"{path}.tmp", json.dumps(manifest, indent=1) + "\n")
+    os.replace(f"{path}.tmp", path)
+    fsync(folder)
+
+
 def _take_partials(folder: Path) -> dict[str, dict]:
     known = {}
     for part in sorted(folder.rglob(f"{PARTIAL}*.json")):
