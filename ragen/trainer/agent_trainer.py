@@ -30,7 +30,7 @@ from ragen.trainer.rollout_filter import EmptyStop, FilterResult, RolloutFilterC
 from ragen.trainer.rollout_metrics import rollout_metrics, task_metrics
 from ragen.trainer.rollouts import Rollouts
 from ragen.trainer.trajectory_log import TrajectoryLog
-from ragen.trainer.worker_setup import Workers, start_workers
+from ragen.trainer.worker_setup import START_WAIT_S, Workers, start_workers
 from ragen.workers.playing import PlayOrder
 from verl.protocol import DataProto, pad_dataproto_to_divisor, unpad_dataproto
 from verl.trainer.ppo.core_algos import get_kl_controller
@@ -72,11 +72,12 @@ class AgentTrainer:
 
     # -- a run ----------------------------------------------------------------------------------
 
-    def fit(self) -> None:
-        """Train to ``trainer.total_training_steps``, from the last checkpoint if there is one."""
+    def fit(self, wait_s: float = START_WAIT_S) -> None:
+        """Train to ``trainer.total_training_steps``, from the last checkpoint if there is one. ``wait_s``: how long
+        to wait for nodes with room for the workers."""
         trainer = self.config.trainer
         self.checkpoints.clean()
-        self.workers = start_workers(self.config, self.plan.device)
+        self.workers = start_workers(self.config, self.plan.device, wait_s=wait_s)
         if trainer.nnodes > 1:
             check_shared_folder(self.folder, self.workers.actor.confirm_shared_folder)
         self.step = self._resume()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -11,10 +12,11 @@ from omegaconf import OmegaConf
 
 from ragen.trainer.agent_trainer import AgentTrainer
 from ragen.trainer.rollout_filter import EmptyAfterFilter
-from ragen.trainer.worker_setup import ray_session
-from verl.single_controller.ray import WorkerDied
+from ragen.trainer.worker_setup import START_WAIT_S, ray_session
+from verl.single_controller.ray import ResourcesUnavailable, WorkerDied
 from verl.utils.checkpoint import CheckpointError
-from verl.utils.secrets import mask_secrets
+from verl.utils.checkpoint.checkpoint_manager import get_checkpoint_tracker_filename
+from verl.utils.secrets import mask_secrets, mask_text
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ def run(config, plan) -> int:
     except KeyboardInterrupt:
         print(f"\ninterrupted; the same command goes on from the last checkpoint in {config.trainer.default_local_dir}", file=sys.stderr)
         return 130
-    except (CheckpointError, EmptyAfterFilter, WorkerDied) as error:
+    except (CheckpointError, EmptyAfterFilter, ResourcesUnavailable, WorkerDied) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -47,20 +49,44 @@ def write_config(config) -> None:
 
 def _train_with_restarts(config, plan) -> None:
     left = int(config.trainer.max_restarts)
+    wait_s = START_WAIT_S
+    saved_before = _last_save(config)
     while True:
         trainer = AgentTrainer(config, plan)
         try:
-            trainer.fit()
+            trainer.fit(wait_s)
             return
         except WorkerDied as death:
             if not left:
                 raise
             left -= 1
+            wait_s = float(config.trainer.restart_wait_s)
             log.error("%s; starting new workers from the last checkpoint (%d restarts left)", death, left)
-            config = OmegaConf.merge(config, {"trainer": {"resume_mode": "auto"}})
+            if _last_save(config) != saved_before:  # before this run's first checkpoint: start as it did
+                config = OmegaConf.merge(config, {"trainer": {"resume_mode": "auto"}})
+        except ResourcesUnavailable as error:
+            if left == int(config.trainer.max_restarts):
+                raise
+            raise ResourcesUnavailable(f"{error} {_ways_on(config, error.found)}") from error
         finally:
             if trainer.workers is not None:
                 trainer.workers.kill()
+
+
+def _last_save(config) -> int | None:
+    """When the run folder's last checkpoint was named; ``None``: there is none."""
+    tracker = Path(get_checkpoint_tracker_filename(config.trainer.default_local_dir))
+    return tracker.stat().st_mtime_ns if tracker.is_file() else None
+
+
+def _ways_on(config, nodes: int, argv: list[str] | None = None) -> str:
+    """What to type once a lost node was waited for in vain and ``nodes`` are left."""
+    argv = [word for word in (sys.argv if argv is None else argv) if not word.startswith("trainer.nnodes=")]
+    again = "Nothing has taken the lost node's place (trainer.restart_wait_s): the same command goes on once something has"
+    if not 0 < nodes < config.trainer.nnodes:
+        return f"{again}."
+    fewer = mask_text(shlex.join(["python", *argv, f"trainer.nnodes={nodes}"]))
+    return f"{again}; with what is left: {fewer}"
 
 
 def _as_interrupt(signum, frame) -> None:

@@ -26,6 +26,9 @@ _CPU_ENV = {
     "MALLOC_TOP_PAD_": str(64 << 20),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
+#: how long a start waits for nodes with room
+START_WAIT_S = 60.0
+
 #: what libraries say of themselves on every start; errors still come through
 _QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -63,10 +66,9 @@ def ray_session(config):
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 would let anything else starve the ranks
     section = config.ray_kwargs.ray_init
-    joined = bool(os.environ.get("RAY_ADDRESS")) or section.get("address")
     options = dict(log_to_driver=True, logging_level=logging.ERROR, namespace=f"gift-{os.getpid()}")
-    if joined:
-        options["address"] = section.get("address") or os.environ["RAY_ADDRESS"]
+    if joined := _joined_cluster(config):
+        options["address"] = joined
     else:
         # counted in ranks, not cores: a laptop with two cores runs two ranks and their helpers
         cpus = section.get("num_cpus") or max(os.cpu_count() or 1, _processes_per_node(config) + 1)
@@ -80,10 +82,15 @@ def ray_session(config):
         ray.shutdown()
 
 
-def start_workers(config, device: str, worker_class: type[AgentWorker] = AgentWorker) -> Workers:
+def _joined_cluster(config) -> str | None:
+    """Address of the cluster that the run joins; ``None``: it starts one of its own."""
+    return config.ray_kwargs.ray_init.get("address") or os.environ.get("RAY_ADDRESS") or None
+
+
+def start_workers(config, device: str, worker_class: type[AgentWorker] = AgentWorker, wait_s: float = START_WAIT_S) -> Workers:
     """One process a rank: policy, engine and episodes in it, and the critic beside it where the
     estimator needs one. With ``hybrid_engine: false`` engine and episodes are in processes of their own, on a
-    pool of their own. Models and engines are built when this returns."""
+    pool of their own. Models and engines are built when this returns. ``wait_s``: how long to wait for nodes with room."""
     trainer = config.trainer
     split = not config.actor_rollout_ref.hybrid_engine
     env = _worker_env(config, device)
@@ -96,22 +103,17 @@ def start_workers(config, device: str, worker_class: type[AgentWorker] = AgentWo
         )
     else:
         actor_class = RayClassWithInitArgs(ray.remote(worker_class), config=config, role=role)
-    actor = RayWorkerGroup(
-        pool, actor_class, name_prefix="actor", worker_env=env, device_name=device, master_port=trainer.master_port
-    )
+    shared = dict(worker_env=env, device_name=device)
+    actor = _start_group(pool, actor_class, wait_s, name_prefix="actor", master_port=trainer.master_port, **shared)
     workers = Workers(actor)
     try:
         if config.algorithm.adv_estimator in CRITIC_ESTIMATORS:
-            workers.critic = RayWorkerGroup(
-                pool, RayClassWithInitArgs(ray.remote(CriticWorker), config=config.critic, seed=int(config.seed.train)),
-                name_prefix="critic", worker_env=env, device_name=device,
-            )  # fmt: skip
+            critic_class = RayClassWithInitArgs(ray.remote(CriticWorker), config=config.critic, seed=int(config.seed.train))
+            workers.critic = _start_group(pool, critic_class, wait_s, name_prefix="critic", **shared)
         if split:
             own = _pool(config, device, [config.rollout.n_gpus_per_node] * config.rollout.nnodes, "gift_rollout", colocated=1)
-            workers.rollout = RayWorkerGroup(
-                own, RayClassWithInitArgs(ray.remote(RolloutWorker), config=config), name_prefix="rollout",
-                worker_env=env, device_name=device,
-            )  # fmt: skip
+            rollout_class = RayClassWithInitArgs(ray.remote(RolloutWorker), config=config)
+            workers.rollout = _start_group(own, rollout_class, wait_s, name_prefix="rollout", **shared)
         for group in workers.groups:
             group.watch(other for other in workers.groups if other is not group)
         _build(workers)
@@ -119,6 +121,16 @@ def start_workers(config, device: str, worker_class: type[AgentWorker] = AgentWo
         workers.kill()
         raise
     return workers
+
+
+def _start_group(pool: RayResourcePool, worker_class: RayClassWithInitArgs, wait_s: float, **options) -> RayWorkerGroup:
+    """A group on ``pool``, whose reservation is given back where the group cannot be started."""
+    try:
+        pool.get_placement_groups(timeout_s=wait_s)
+        return RayWorkerGroup(pool, worker_class, **options)
+    except BaseException:
+        pool.release()
+        raise
 
 
 def _build(workers: Workers) -> None:
@@ -149,15 +161,26 @@ def _processes_per_node(config, at_once: bool = False) -> int:
 
 def _pool(config, device: str, processes: list[int], name: str, colocated: int) -> RayResourcePool:
     on_gpu = device == "cuda"
-    share = (os.cpu_count() or 1) / _processes_per_node(config) / 2
+    share = _cores(config, device) / _processes_per_node(config) / 2
     return RayResourcePool(
-        processes, use_gpu=on_gpu, name_prefix=name, max_colocate_count=colocated, cpus_per_process=1 if on_gpu else min(1.0, share)
-    )
+        processes, use_gpu=on_gpu, name_prefix=name, max_colocate_count=colocated,
+        cpus_per_process=1 if on_gpu else min(1.0, share), node_timeout_s=config.trainer.node_timeout_s,
+    )  # fmt: skip
+
+
+def _cores(config, device: str) -> int:
+    """Cores of a node: of this machine, or what Ray counts on the smallest node of a cluster that was joined."""
+    here = os.cpu_count() or 1
+    if not _joined_cluster(config):
+        return here
+    kind = "GPU" if device == "cuda" else "CPU"
+    found = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind)]
+    return max(1, min(found, default=here))
 
 
 def _worker_env(config, device: str) -> dict[str, str]:
     # trainer and rollout workers that take turns may each have all cores, those that overlap share them
-    threads = max(1, (os.cpu_count() or 1) // _processes_per_node(config, at_once=True))
+    threads = max(1, _cores(config, device) // _processes_per_node(config, at_once=True))
     # GIFT_DRIVER: by it a person (and a test) tells one run's workers from another's
     env = {**_QUIET, "GIFT_DRIVER": str(os.getpid()), "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(threads)}
     if device != "cuda":

@@ -211,6 +211,8 @@ IMPLEMENTED: dict[str, Field] = {
     "actor_rollout_ref.hybrid_engine": boolean(),
     **_under("actor_rollout_ref.model", _model),
     **_under("actor_rollout_ref.actor", _actor),
+    "restart_wait_s": number(above=0),
+    "node_timeout_s": number(low=2),
     **_under("actor_rollout_ref.ref", {**_log_prob, "fsdp_config.param_offload": boolean()}),
     **_under("actor_rollout_ref.rollout", _rollout),
     **_under("critic", _critic),

@@ -25,6 +25,14 @@ def _rebuild_died(fields: dict) -> WorkerDied:
     return WorkerDied(**fields)
 
 
+class ResourcesUnavailable(RuntimeError):
+    """The cluster has no room for what was asked. ``found``: entries (nodes) of the pool that there was room for."""
+
+    def __init__(self, message: str, found: int = 0):
+        super().__init__(message)
+        self.found = found
+
+
 class WorkerError(RuntimeError):
     """A worker's method raised. What reaches the driver is a subclass of this and, where Python allows,
     of the original exception's class, so that both ``except WorkerError`` and ``except ValueError``

@@ -1,6 +1,6 @@
 """Worker groups whose processes are Ray actors."""
 
-from verl.single_controller.base.errors import WorkerDied, WorkerError
+from verl.single_controller.base.errors import ResourcesUnavailable, WorkerDied, WorkerError
 from verl.single_controller.ray.colocated import create_colocated_worker_cls
 from verl.single_controller.ray.resource_pool import RayClassWithInitArgs, RayResourcePool
 from verl.single_controller.ray.worker_group import RayWorkerGroup
@@ -9,6 +9,7 @@ __all__ = [
     "RayClassWithInitArgs",
     "RayResourcePool",
     "RayWorkerGroup",
+    "ResourcesUnavailable",
     "WorkerDied",
     "WorkerError",
     "create_colocated_worker_cls",

@@ -27,6 +27,7 @@ from ray.exceptions import (
 )
 
 from verl.single_controller.base.errors import WorkerDied, worker_error
+from verl.single_controller.ray.node_watch import NodeWatch
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +56,14 @@ def describe_death(worker: Any, rank: int, method: str, error: BaseException | N
     """The exception that names the dead worker."""
     info = actor_info(worker)
     cause = _death_cause(info) or (str(error).strip() if error else "") or "Ray gives no cause"
-    if isinstance(error, ActorUnavailableError):  # Ray itself calls a node dead only after about 15 s of silence
+    if isinstance(error, ActorUnavailableError):  # Ray itself calls a node dead only after about 15 s
         cause = f"it cannot be reached, its node may be lost: {cause}"
-    address = info.get("Address", {})
-    return WorkerDied(
-        rank=rank, node=address.get("IPAddress") or "unknown", pid=info.get("Pid") or None, method=method, cause=cause, group=group
-    )
+    return _death(info, rank, method, cause, group)
+
+
+def _death(info: dict[str, Any], rank: int, method: str, cause: str, group: str) -> WorkerDied:
+    node, pid = info.get("Address", {}).get("IPAddress") or "unknown", info.get("Pid") or None
+    return WorkerDied(rank=rank, node=node, pid=pid, method=method, cause=cause, group=group)
 
 
 def _death_cause(info: dict[str, Any]) -> str:
@@ -77,11 +80,13 @@ def gather(
     timeout_s: float | None = None,
     ranks: Sequence[int] | None = None,
     peers: Peers | None = None,
+    watches: Sequence[NodeWatch] = (),
 ) -> list[Any]:
     """Values of ``refs``, where ``refs[i]`` is a call on ``workers[ranks[i]]`` (default: on ``workers[i]``).
 
-    Raises :class:`WorkerDied` for a dead worker (one of ``peers`` too), :class:`~verl.single_controller.base.errors.WorkerError`
-    for one whose method raised, ``TimeoutError`` after ``timeout_s`` seconds (default: wait for ever).
+    Raises :class:`WorkerDied` for a dead worker (one of ``peers`` too, or one on a node that ``watches`` find lost),
+    :class:`~verl.single_controller.base.errors.WorkerError` for one whose method raised, ``TimeoutError`` after
+    ``timeout_s`` seconds (default: wait for ever).
     """
     pending = dict(zip(refs, range(len(refs)) if ranks is None else ranks, strict=True))
     values: dict[Any, Any] = {}
@@ -93,14 +98,14 @@ def gather(
             try:
                 values[ref] = ray.get(ref)
             except RayTaskError as error:
-                raise _blame(workers, pending, rank, method, error, peers or {}) from error
+                raise _blame(workers, pending, rank, method, error, peers or {}, watches) from error
             except _DEATHS as error:
                 raise _end_of(workers[rank], rank, method, error) from error
         if not ready:
             for rank in pending.values():
                 if is_dead(workers[rank]):
                     raise describe_death(workers[rank], rank, method)
-            if death := _dead_peer(peers or {}, method):
+            if death := _dead_peer(peers or {}, method) or _on_lost_node(workers, peers or {}, method, watches):
                 raise death
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"ranks {sorted(pending.values())} did not finish {method!r} within {timeout_s:g} s")
@@ -122,8 +127,28 @@ def _dead_peer(peers: Peers, method: str) -> WorkerDied | None:
     return None
 
 
+def _on_lost_node(workers: Sequence[Any], peers: Peers, method: str, watches: Sequence[NodeWatch]) -> WorkerDied | None:
+    """The exception for the first worker on a node that answers no more, if there is one."""
+    for watch in watches:
+        watch.look()
+    lost = {node_id: reason for watch in watches for node_id, reason in watch.lost().items()}
+    for group, members in {"": workers, **peers}.items() if lost else ():
+        for rank, worker in enumerate(members):
+            info = actor_info(worker)
+            node_id = info.get("Address", {}).get("NodeID")
+            if node_id in lost:
+                return _death(info, rank, method, f"its node (Ray's id {node_id}) is lost: {lost[node_id]}", group)
+    return None
+
+
 def _blame(
-    workers: Sequence[Any], pending: dict[Any, int], rank: int, method: str, error: RayTaskError, peers: Peers
+    workers: Sequence[Any],
+    pending: dict[Any, int],
+    rank: int,
+    method: str,
+    error: RayTaskError,
+    peers: Peers,
+    watches: Sequence[NodeWatch],
 ) -> Exception:
     """Whose fault is it that ``rank`` raised? A worker's that is gone, if there is one; else its own."""
     deadline = time.monotonic() + GRACE_S
@@ -143,8 +168,10 @@ def _blame(
         for other, worker in enumerate(workers):
             if is_dead(worker):
                 return describe_death(worker, other, method)
-        if death := _dead_peer(peers, method):
+        if death := _dead_peer(peers, method) or _on_lost_node(workers, peers, method, watches):
             return death
+        if any(watch.doubtful(GRACE_S / 2) for watch in watches):
+            continue  # a node is silent: it may be what this rank missed
         if not (waiting or peers) or time.monotonic() > deadline:  # a rank that has finished needs no more watching
             return worker_error(error.cause, rank, method, str(error))
 

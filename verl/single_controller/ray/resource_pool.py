@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from verl.single_controller.base import ClassWithInitArgs, ResourcePool, Worker
+from verl.single_controller.base import ClassWithInitArgs, ResourcePool, ResourcesUnavailable, Worker
 from verl.single_controller.base.worker import get_free_port
+from verl.single_controller.ray.node_watch import NodeWatch
+
+logger = logging.getLogger(__name__)
+
+#: how soon, and how often, a wait for room says what it waits for
+_SAY_AFTER_S, _SAY_EVERY_S = 5.0, 30.0
 
 
 class RayResourcePool(ResourcePool):
     """Reserves, on each node, one bundle a process. Groups built on one pool share its bundles.
+
+    Entries of ``process_on_nodes`` go to different nodes. While a call on a group of the pool waits, nodes other
+    than the driver's are listened to (:class:`~verl.single_controller.ray.node_watch.NodeWatch`).
 
     Args:
         process_on_nodes: processes of each node, e.g. ``[2]`` or ``[8, 8]``.
@@ -24,6 +35,7 @@ class RayResourcePool(ResourcePool):
         detached: the reservation outlives the driver.
         cpus_per_process: CPUs in each bundle, may be a fraction (0.5: two ranks reserve one CPU between
             them, and Ray keeps room for other work). Workers also get this many OpenMP threads, at least one.
+        node_timeout_s: a node that answers nothing for so many seconds counts as lost, its workers as dead.
     """
 
     def __init__(
@@ -34,6 +46,7 @@ class RayResourcePool(ResourcePool):
         max_colocate_count: int = 10,
         detached: bool = False,
         cpus_per_process: float = 1.0,
+        node_timeout_s: float = 6.0,
     ) -> None:
         super().__init__(process_on_nodes, max_colocate_count)
         if cpus_per_process <= 0:
@@ -42,7 +55,9 @@ class RayResourcePool(ResourcePool):
         self.name_prefix = name_prefix
         self.detached = detached
         self.cpus_per_process = cpus_per_process
+        self.node_timeout_s = node_timeout_s
         self.pgs: list[PlacementGroup] | None = None
+        self.node_watch: NodeWatch | None = None
 
     @property
     def threads_per_process(self) -> int:
@@ -53,43 +68,79 @@ class RayResourcePool(ResourcePool):
         self, strategy: str = "STRICT_PACK", name: str | None = None, timeout_s: float = 60.0
     ) -> list[PlacementGroup]:
         """The reservation, made at the first call: one placement group a node, ordered by the node's IP so
-        that ranks stay where they were from one run to the next.
+        that ranks stay where they were from one run to the next. With strategy PACK entries may share nodes.
 
-        Raises ``RuntimeError`` with what was asked and what there is, if it cannot be met in ``timeout_s`` seconds.
+        Says in the log what it waits for, and raises
+        :class:`~verl.single_controller.base.errors.ResourcesUnavailable` with what was asked and what there is, if
+        that cannot be met in ``timeout_s`` seconds.
         """
         if self.pgs is not None:
             return self.pgs
         if not self._store:
             raise ValueError("a RayResourcePool without processes: give process_on_nodes, e.g. [2]")
-        bundle = {"CPU": self.cpus_per_process, **({"GPU": 1} if self.use_gpu else {})}
         stem = name or (f"{self.name_prefix}verl_group" if self.name_prefix else None)
-        groups = [
-            placement_group(
-                bundles=[dict(bundle) for _ in range(count)],
-                strategy=strategy,
-                name=f"{stem}:{i}" if stem else "",
-                lifetime="detached" if self.detached else None,
-            )
-            for i, count in enumerate(self._store)
-        ]
-        for group in groups:
-            if not group.wait(timeout_s):
-                for made in groups:
-                    remove_placement_group(made)
-                raise RuntimeError(
-                    f"Ray cannot reserve {bundle} for each of {self._store} processes (one entry a node) within "
-                    f"{timeout_s:g} s. The cluster has {_resources(ray.cluster_resources())}, free are "
-                    f"{_resources(ray.available_resources())}. Use fewer processes, lower cpus_per_process, or free some."
+        groups: list[PlacementGroup] = []
+        try:
+            deadline = time.monotonic() + timeout_s
+            for i, count in enumerate(sorted(self._store, reverse=True)):  # large ones first: a small one fits anywhere
+                taken = [bundle_node(group, 0) for group in groups] if strategy.startswith("STRICT") else []
+                groups.append(
+                    placement_group(
+                        bundles=[self._bundle() for _ in range(count)],
+                        strategy=strategy,
+                        name=f"{stem}:{i}" if stem else "",
+                        lifetime="detached" if self.detached else None,
+                        bundle_label_selector=[{"ray.io/node-id": f"!in({','.join(taken)})"}] * count if taken else None,
+                    )
                 )
-        ips = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
-        self.pgs = sorted(groups, key=lambda group: ips[bundle_node(group, 0)])
+                self._await(groups, deadline, timeout_s)
+        except BaseException:
+            for group in groups:
+                remove_placement_group(group)
+            raise
+        nodes = {node["NodeID"]: node for node in ray.nodes()}
+        self.pgs = sorted(groups, key=lambda group: nodes[bundle_node(group, 0)]["NodeManagerAddress"])
+        others = {node for group in groups for node in _nodes_of(group)} - {ray.get_runtime_context().get_node_id()}
+        self.node_watch = NodeWatch(sorted(others), self.node_timeout_s) if others else None
         return self.pgs
+
+    def _bundle(self) -> dict[str, float]:
+        return {"CPU": self.cpus_per_process, **({"GPU": 1} if self.use_gpu else {})}
+
+    def _await(self, groups: list[PlacementGroup], deadline: float, timeout_s: float) -> None:
+        """Wait for the last of ``groups``; the others are there."""
+        say_at = time.monotonic() + _SAY_AFTER_S
+        while not groups[-1].wait(max(0.0, min(deadline, say_at) - time.monotonic())):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise ResourcesUnavailable(
+                    f"Ray cannot reserve {self._bundle()} for each of {self._store} processes (one entry a node) within "
+                    f"{timeout_s:g} s: there is room for {len(groups) - 1} of {len(self._store)} entries. {_what_there_is()}. "
+                    "Use fewer processes, lower cpus_per_process, or free some.",
+                    found=len(groups) - 1,
+                )
+            if time.monotonic() >= say_at:
+                logger.warning(
+                    "waiting for %d more node(s) with %s for each of %d processes, for %.0f s at most. %s",
+                    len(self._store) - len(groups) + 1, self._bundle(), groups[-1].bundle_count, left, _what_there_is(),
+                )  # fmt: skip
+                say_at += _SAY_EVERY_S
 
     def release(self) -> None:
         """Give the reservation back. Ray kills what still runs in it."""
+        if self.node_watch is not None:
+            self.node_watch.close()
         for group in self.pgs or []:
             remove_placement_group(group)
-        self.pgs = None
+        self.pgs, self.node_watch = None, None
+
+
+def _what_there_is() -> str:
+    alive = sum(node["Alive"] for node in ray.nodes())
+    return (
+        f"The cluster has {_resources(ray.cluster_resources())} on {alive} node(s), free are "
+        f"{_resources(ray.available_resources())}"
+    )
 
 
 def _resources(resources: dict[str, float]) -> dict[str, float]:
@@ -98,7 +149,12 @@ def _resources(resources: dict[str, float]) -> dict[str, float]:
 
 def bundle_node(group: PlacementGroup, bundle: int) -> str:
     """ID of the node that holds a bundle of a placement group that is ready."""
-    return placement_group_table(group)["bundles_to_node_id"][bundle]
+    return _nodes_of(group)[bundle]
+
+
+def _nodes_of(group: PlacementGroup) -> list[str]:
+    nodes = placement_group_table(group)["bundles_to_node_id"]
+    return [nodes[bundle] for bundle in sorted(nodes)]
 
 
 def free_address(node_id: str) -> tuple[str, str]:

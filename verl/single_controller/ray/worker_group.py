@@ -14,6 +14,7 @@ from tensordict import TensorDict
 from verl.protocol import DataProto
 from verl.single_controller.base import WorkerGroup
 from verl.single_controller.ray import liveness
+from verl.single_controller.ray.node_watch import NodeWatch
 from verl.single_controller.ray.resource_pool import (
     RayClassWithInitArgs,
     RayResourcePool,
@@ -79,6 +80,7 @@ class RayWorkerGroup(WorkerGroup):
         self.master_address: str | None = None
         self.master_port: str | None = str(master_port) if master_port else None
         self._peers: dict[str, list[Any]] = {}
+        self._peer_pools: list[RayResourcePool] = []
         if resource_pool is None:
             if not worker_handles and not worker_names:
                 raise ValueError("a worker group needs a resource_pool, or workers to attach to")
@@ -142,7 +144,7 @@ class RayWorkerGroup(WorkerGroup):
     def _await_ready(self, timeout_s: float) -> None:
         refs = [worker.__ray_ready__.remote() for worker in self._workers]
         try:
-            liveness.gather(self._workers, refs, "__init__", timeout_s)
+            liveness.gather(self._workers, refs, "__init__", timeout_s, watches=self._node_watches())
         except TimeoutError as error:
             states = [liveness.actor_info(worker).get("State") for worker in self._workers]
             self.kill()
@@ -229,7 +231,7 @@ class RayWorkerGroup(WorkerGroup):
     def gather(self, refs: list[Any], method_name: str = "a non-blocking call", ranks: list[int] | None = None) -> list[Any]:
         """Values of object references (of ``ranks``, by default of 0, 1, ...), with a dead or failing
         worker named (``ray.get`` would wait for ever where the others are stuck)."""
-        return liveness.gather(self._workers, refs, method_name, ranks=ranks, peers=self._peers)
+        return liveness.gather(self._workers, refs, method_name, ranks=ranks, peers=self._peers, watches=self._node_watches())
 
     def is_ref(self, value: Any) -> bool:
         return isinstance(value, ray.ObjectRef)
@@ -238,7 +240,13 @@ class RayWorkerGroup(WorkerGroup):
 
     def watch(self, others: Iterable[RayWorkerGroup]) -> None:
         """While this group is waited for, notice deaths in ``others`` too: groups that it works with and may wait for."""
+        others = list(others)
         self._peers = {group.name_prefix: group.workers for group in others}
+        self._peer_pools = [group.resource_pool for group in others if group.resource_pool is not self.resource_pool]
+
+    def _node_watches(self) -> list[NodeWatch]:
+        pools = (self.resource_pool, *self._peer_pools)
+        return [pool.node_watch for pool in pools if pool is not None and pool.node_watch is not None]
 
     def _is_worker_alive(self, worker: Any) -> bool:
         return liveness.actor_info(worker).get("State") == "ALIVE"
