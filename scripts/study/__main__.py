@@ -24,7 +24,7 @@ SUCCESS = {
     "matrix game: success": "val/NashNew/success",
     "tic-tac-toe: success": "val/TicTacToe/success",
 }
-TRAINING = {"entropy of the replies": "actor/entropy", "gradient norm": "actor/grad_norm", "reply tokens a turn": "response_length/mean"}
+TRAINING = {"entropy of the replies": "actor/entropy", "gradient norm": "actor/grad_norm", "reply tokens a turn": "rollout/response_length"}
 SMOOTH = 5  # steps, of the training curves
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def write(out: Path, docs: Path, seeds: list[int]) -> None:
         panels[title] = {mode: [smooth(curve(rows[mode, seed], key), width) for seed in seeds] for mode in MODES}
     (docs / "figure.svg").write_text(figure(panels), encoding="utf-8")
     (docs / "table.md").write_text(table(rows, seeds), encoding="utf-8")
-    keys = sorted({k for found in rows.values() for row in found for k in row if k.startswith(("train/", "val/", "actor/", "rollout/", "response_length/"))})
+    keys = sorted({k for found in rows.values() for row in found for k in row if k.startswith(("train/", "val/", "actor/", "rollout/"))})
     with (docs / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["mode", "seed", "step", "metric", "value"])
