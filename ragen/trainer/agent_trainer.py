@@ -29,7 +29,8 @@ from ragen.trainer.play_orders import collect, play_orders
 from ragen.trainer.rollout_filter import EmptyStop, FilterResult, RolloutFilterConfig, filter_rollouts
 from ragen.trainer.rollout_metrics import rollout_metrics, task_metrics
 from ragen.trainer.rollouts import Rollouts
-from ragen.trainer.trajectory_log import TrajectoryLog
+from ragen.trainer.step_metrics import StepMetrics
+from ragen.trainer.trajectory_log import TrajectoryLog, sample_generations
 from ragen.trainer.worker_setup import START_WAIT_S, Workers, start_workers
 from ragen.workers.playing import PlayOrder
 from verl.protocol import DataProto, pad_dataproto_to_divisor, unpad_dataproto
@@ -64,7 +65,7 @@ class AgentTrainer:
         self.empty_stop = EmptyStop(self.filter.empty_stop_steps)
         self.difficulty = DifficultyMemory.from_tags(self.tags[TRAIN])
         self.estimator_state: dict = {}
-        self.checkpoints = CheckpointDir(self.folder, config.trainer.max_actor_ckpt_to_keep)
+        self.checkpoints = CheckpointDir(self.folder, config.trainer.max_actor_ckpt_to_keep, config.trainer.max_critic_ckpt_to_keep)
         self.episodes = TrajectoryLog(self.folder, lambda i: self.tokenizer.decode([i]))
         self.workers: Workers | None = None
         self.rollouts: Rollouts | None = None
@@ -82,6 +83,7 @@ class AgentTrainer:
             check_shared_folder(self.folder, self.workers.actor.confirm_shared_folder)
         self.step = self._resume()
         self.rollouts = Rollouts(self.workers, self.step)
+        self.step_metrics = StepMetrics(self.config, self.workers.actor, self.tokenizer, self.plan.ranks)
         self.tracking = Tracking(
             project_name=trainer.project_name, experiment_name=trainer.experiment_name,
             default_backend=[name for name in trainer.logger if name != "console"],  # the display is the console
@@ -104,10 +106,7 @@ class AgentTrainer:
         trainer = self.config.trainer
         started = time.perf_counter()
         metrics = self._train_step(step)
-        timing = time.perf_counter() - started
-        metrics["timing_s/step"] = timing
-        metrics["perf/time_per_step"] = timing
-        metrics["perf/tokens_per_s"] = metrics.get("perf/total_num_tokens", 0.0) / timing
+        metrics |= self.step_metrics.of_step(metrics, time.perf_counter() - started)
         if _due(step, trainer.test_freq, last):
             metrics |= self._validate(step)
         self.step = step
@@ -124,6 +123,7 @@ class AgentTrainer:
         metrics |= task_metrics(trajectories, "train") | rollout_metrics(trajectories) | counters | self.rollouts.metrics(trajectories)
         self.difficulty.record(trajectories, step)
         self._play_ahead(step, metrics)
+        metrics |= self.step_metrics.collapse(trajectories, step)
         with self._timed(metrics, "filter"):
             batch, kept = self._kept_batch(trajectories, metrics)
         if batch is None:
@@ -144,7 +144,7 @@ class AgentTrainer:
             with self._timed(metrics, "sync"):
                 self.rollouts.sync()
         self.episodes.write(step, TRAIN, trajectories, kept=kept, advantages=_advantages_by_trajectory(batch))
-        return metrics
+        return metrics | self.step_metrics.of_update(batch, metrics)
 
     # -- phases ---------------------------------------------------------------------------------
 
@@ -256,8 +256,9 @@ class AgentTrainer:
         metrics["rollout/trained_share"] = float(batch.batch["response_mask"].sum() / batch.batch["attention_mask"].sum())
         key = (int(config.seed.train), "mini_batches", step) if actor.shuffle else None
         shares, balance = update_batch.deal_to_ranks(
-            batch, ranks=self.plan.ranks, mini_batch_size=actor.ppo_mini_batch_size, shuffle_key=key
-        )
+            batch, ranks=self.plan.ranks, mini_batch_size=actor.ppo_mini_batch_size, shuffle_key=key,
+            balance=bool(config.trainer.balance_batch),
+        )  # fmt: skip
         metrics |= balance
         if self.workers.critic is not None:
             with self._timed(metrics, "update_critic"):
@@ -271,6 +272,8 @@ class AgentTrainer:
         with self._timed(metrics, "testing"):
             trajectories, _ = self._play(VAL, step)
         self.episodes.write(step, VAL, trajectories)
+        shown = sample_generations(trajectories, self.config.trainer.log_val_generations, int(self.config.seed.val))
+        self.tracking.log_generations(shown, step)
         return metrics | task_metrics(trajectories, "val")
 
     # -- saving and resuming --------------------------------------------------------------------

@@ -13,6 +13,7 @@ Each reasoning r_i, sampled for prompt x_{o(i)}, is scored under all N prompts o
     retrieval accuracy = share of i with argmax_j L_ij = o(i)      chance: 1/N
 
 in nats a sequence (``*_seq*``), and for comparison over runs with L_ij divided by the length of r_i.
+Which tokens are a prompt and which a reasoning: ``ragen.trainer.thoughts``.
 """
 
 from __future__ import annotations
@@ -23,28 +24,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-#: (input_ids, attention_mask, position_ids), each (B, T) -> log-probabilities (B, T-1) of input_ids[:, 1:]
+from ragen.trainer.thoughts import Thought
+
+#: (input_ids, attention_mask (B, T), response_mask (B, T-1)) -> log-probabilities (B, T-1) of input_ids[:, 1:] where the
+#: response_mask is true
 LogProbFn = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-def first_turn_pairs(
-    input_ids: torch.Tensor, response_mask: torch.Tensor, end_of_thought: Sequence[int] = ()
-) -> tuple[list[list[int]], list[list[int]]]:
-    """Prompt and first reply of every row: ``input_ids`` (B, T), ``response_mask`` (B, T-1), true where
-    ``input_ids[:, 1:]`` was sampled. With ``end_of_thought`` (the tokens of ``</think>``) the reply is
-    cut before it. Rows without a sampled token give an empty reply."""
-    prompts, replies = [], []
-    stop = list(end_of_thought)
-    for ids, mask in zip(input_ids.tolist(), response_mask.bool().tolist(), strict=True):
-        start = mask.index(True) if True in mask else len(mask)
-        end = mask.index(False, start) if False in mask[start:] else len(mask)
-        reply = ids[start + 1 : end + 1]
-        if stop:
-            cut = next((i for i in range(len(reply)) if reply[i : i + len(stop)] == stop), len(reply))
-            reply = reply[:cut]
-        prompts.append(ids[: start + 1])
-        replies.append(reply)
-    return prompts, replies
 
 
 def cross_scores(
@@ -52,22 +36,26 @@ def cross_scores(
     reasonings: Sequence[Sequence[int]],
     log_prob_fn: LogProbFn,
     pad_token_id: int = 0,
-    rows_per_call: int = 64,
+    rows_per_call: int = 128,
 ) -> np.ndarray:
     """``L`` (M, N): summed log-probability of each of M reasonings after each of N prompts, by M x N
     teacher-forced rows, right padded, at most ``rows_per_call`` in one call of ``log_prob_fn``."""
-    pairs = [(i, j) for i in range(len(reasonings)) for j in range(len(prompts))]
+    # prompt by prompt: rows that begin alike stand together, and may be computed with their beginning shared
+    pairs = [(i, j) for j in range(len(prompts)) for i in range(len(reasonings))]
     scores = np.zeros((len(reasonings), len(prompts)))
     for at in range(0, len(pairs), rows_per_call):
         part = pairs[at : at + rows_per_call]
         rows = [list(prompts[j]) + list(reasonings[i]) for i, j in part]
         width = max(map(len, rows))
         ids = torch.tensor([row + [pad_token_id] * (width - len(row)) for row in rows])
-        attention = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-        log_probs = log_prob_fn(ids, attention, torch.arange(width).expand_as(ids))
-        for row, (i, j) in enumerate(part):
-            begin = len(prompts[j]) - 1
-            scores[i, j] = float(log_probs[row, begin : begin + len(reasonings[i])].double().sum())
+        lengths = torch.tensor([len(row) for row in rows])[:, None]
+        begins = torch.tensor([len(prompts[j]) for _, j in part])[:, None]
+        column = torch.arange(width)[None]
+        scored = (column >= begins) & (column < lengths)
+        log_probs = log_prob_fn(ids, (column < lengths).long(), scored[:, 1:])
+        sums = (log_probs.double() * scored[:, 1:]).sum(-1)
+        for (i, j), value in zip(part, sums.tolist(), strict=True):
+            scores[i, j] = value
     return scores
 
 
@@ -76,12 +64,10 @@ def _log_mean_exp(scores: np.ndarray) -> np.ndarray:
     return (top + np.log(np.exp(scores - top).mean(axis=1, keepdims=True)))[:, 0]
 
 
-def collapse_metrics(
-    scores: np.ndarray, own: Sequence[int], lengths: Sequence[int], identical: Sequence[int] | None = None
-) -> dict[str, float]:
-    """RAGEN's metrics from ``L`` (M, N): ``own`` (M,) is the column of each reasoning's prompt, ``lengths``
-    (M,) its tokens. ``identical`` (N,) gives columns with the same prompt the same number: retrieving
-    either is right. Raises ``ValueError`` for fewer than two prompts or an empty reasoning."""
+def collapse_metrics(scores: np.ndarray, own: Sequence[int], lengths: Sequence[int], prefix: str = "collapse") -> dict[str, float]:
+    """RAGEN's metrics from ``L`` (M, N), the N prompts all different: ``own`` (M,) is the column of each
+    reasoning's prompt, ``lengths`` (M,) its tokens. Raises ``ValueError`` for fewer than two prompts or an
+    empty reasoning."""
     scores, own = np.asarray(scores, dtype=np.float64), np.asarray(own)
     count, prompts = scores.shape
     if prompts < 2:
@@ -90,59 +76,38 @@ def collapse_metrics(
         raise ValueError("every reasoning needs a length of at least one token; leave out empty ones")
     rows = np.arange(count)
     per_token = scores / np.asarray(lengths, dtype=np.float64)[:, None]
-    same = np.asarray(identical) if identical is not None else np.arange(prompts)
-    hit = same[scores.argmax(axis=1)] == same[own]
-    chance = float(np.mean([(same == same[o]).mean() for o in own]))
-    metrics = {
-        "collapse/conditional_entropy_est": -float(per_token[rows, own].mean()),
-        "collapse/reasoning_entropy_est": -float(_log_mean_exp(per_token).mean()),
-        "collapse/conditional_entropy_seq_est": -float(scores[rows, own].mean()),
-        "collapse/reasoning_entropy_seq_est": -float(_log_mean_exp(scores).mean()),
-        "collapse/mi_upper_bound": math.log(prompts),
-        "collapse/retrieval_accuracy": float(hit.mean()),
-        "collapse/retrieval_chance_level": chance,
-        "collapse/retrieval_above_chance": float(hit.mean()) - chance,
+    accuracy, chance = float((scores.argmax(axis=1) == own).mean()), 1.0 / prompts
+    found = {
+        "conditional_entropy_est": -float(per_token[rows, own].mean()),
+        "reasoning_entropy_est": -float(_log_mean_exp(per_token).mean()),
+        "conditional_entropy_seq_est": -float(scores[rows, own].mean()),
+        "reasoning_entropy_seq_est": -float(_log_mean_exp(scores).mean()),
+        "mi_upper_bound": math.log(prompts),
+        "retrieval_accuracy": accuracy,
+        "retrieval_chance_level": chance,
+        "retrieval_above_chance": accuracy - chance,
     }
-    metrics["collapse/mi_estimate"] = metrics["collapse/reasoning_entropy_est"] - metrics["collapse/conditional_entropy_est"]
-    metrics["collapse/mi_seq_estimate"] = (
-        metrics["collapse/reasoning_entropy_seq_est"] - metrics["collapse/conditional_entropy_seq_est"]
-    )
-    return metrics
+    found["mi_estimate"] = found["reasoning_entropy_est"] - found["conditional_entropy_est"]
+    found["mi_seq_estimate"] = found["reasoning_entropy_seq_est"] - found["conditional_entropy_seq_est"]
+    return {f"{prefix}/{name}": value for name, value in found.items()}
 
 
 def compute_collapse_metrics(
-    input_ids: torch.Tensor,
-    response_mask: torch.Tensor,
-    groups: Sequence[object],
+    thoughts: Sequence[Thought],
     log_prob_fn: LogProbFn,
-    end_of_thought: Sequence[int] = (),
     pad_token_id: int = 0,
-    rows_per_call: int = 64,
-    max_samples: int | None = None,
+    rows_per_call: int = 128,
+    prefix: str = "collapse",
 ) -> dict[str, float]:
-    """The diagnostics of a step's batch, from the first turn of each trajectory.
-
-    ``groups`` (B,): rows of one group share their prompt. Costs (reasonings x groups) rows of
-    ``log_prob_fn``; ``max_samples`` takes so many reasonings, evenly spread over the batch. Returns {}
-    where fewer than two groups have a reasoning. ``collapse/valid_thinking_rate`` is the share of rows
-    that have one.
-    """
-    prompts, replies = first_turn_pairs(input_ids, response_mask, end_of_thought)
-    valid = [i for i, reply in enumerate(replies) if reply]
-    rate = len(valid) / max(1, len(replies))
-    if max_samples is not None and len(valid) > max_samples:
-        valid = [valid[len(valid) * k // max_samples] for k in range(max_samples)]
-    column: dict[object, int] = {}
-    representative = []
-    for i in valid:
-        if groups[i] not in column:
-            column[groups[i]] = len(representative)
-            representative.append(prompts[i])
-    if len(representative) < 2:
+    """The diagnostics of a sample of thoughts. Costs (thoughts x different prompts) rows of ``log_prob_fn``.
+    Returns {} where there are fewer than two different prompts."""
+    column: dict[tuple[int, ...], int] = {}
+    prompts = []
+    for thought in thoughts:
+        if thought.asked not in column:
+            column[thought.asked] = len(prompts)
+            prompts.append(thought.prompt)
+    if len(prompts) < 2:
         return {}
-    numbers: dict[tuple[int, ...], int] = {}
-    identical = [numbers.setdefault(tuple(p), len(numbers)) for p in representative]
-    chosen = [replies[i] for i in valid]
-    scores = cross_scores(representative, chosen, log_prob_fn, pad_token_id, rows_per_call)
-    metrics = collapse_metrics(scores, [column[groups[i]] for i in valid], [len(r) for r in chosen], identical)
-    return {**metrics, "collapse/valid_thinking_rate": rate}
+    scores = cross_scores(prompts, [t.tokens for t in thoughts], log_prob_fn, pad_token_id, rows_per_call)
+    return collapse_metrics(scores, [column[t.asked] for t in thoughts], [len(t.tokens) for t in thoughts], prefix)

@@ -21,6 +21,7 @@ from ragen.trainer import config_checks, machine_checks
 from ragen.trainer.config_keys import FOREIGN, key_table
 from ragen.trainer.plan import ResolvedPlan, resolve
 from verl.utils.config_check import ConfigError
+from verl.utils.import_utils import import_external_libs
 
 #: the folder of experiments, beside the packages
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "config"
@@ -73,6 +74,18 @@ def plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
     return {key: value for key, value in done.items() if key not in FOREIGN}
 
 
+def _import_external_libs(config: Mapping[str, Any]) -> None:
+    """Modules of the user's, before any name is looked up; the workers import them too."""
+    for section in ("actor_rollout_ref", "critic"):
+        path = f"{section}.model.external_lib"
+        libs = ((config.get(section) or {}).get("model") or {}).get("external_lib")
+        if isinstance(libs, str) or (isinstance(libs, list) and all(isinstance(name, str) for name in libs)):
+            try:
+                import_external_libs(libs)
+            except ImportError as error:
+                raise ConfigError([f"{path}: {error}"]) from error
+
+
 def validate_config(config: Mapping[str, Any] | DictConfig, *, check_machine: bool | None = None) -> ResolvedPlan:
     """Check a whole configuration; return what it amounts to.
 
@@ -84,6 +97,7 @@ def validate_config(config: Mapping[str, Any] | DictConfig, *, check_machine: bo
         ConfigError: every fault found, one sentence each: key, value, what would be right.
     """
     done = plain(config)
+    _import_external_libs(done)
     report = key_table().check(done)
     report.raise_if_wrong()  # the checks below rely on keys being there and of the right type
     if check_machine is None:

@@ -291,8 +291,27 @@ def check_resume(config: Config) -> Iterator[str]:
         yield f"trainer.resume_from_path = {source} is ignored under resume_mode={mode}: set trainer.resume_mode=resume_path"
 
 
+def check_checkpoints(config: Config) -> Iterator[str]:
+    actors, critics = (config["trainer"][f"max_{kind}_ckpt_to_keep"] for kind in ("actor", "critic"))
+    if actors is not None and critics is not None and critics > actors:
+        yield (
+            f"trainer.max_critic_ckpt_to_keep = {critics} is more than trainer.max_actor_ckpt_to_keep = {actors}: a critic lies "
+            f"beside its actor and goes with it; use at most {actors}, or null"
+        )
+
+
+def check_collapse(config: Config) -> Iterator[str]:
+    section = config["collapse_detection"]
+    on = [name for name in ("first_turn_enabled", "multi_turn_enabled") if section[name]]
+    if on and not config["agent_proxy"]["enable_think"]:
+        yield f"collapse_detection.{on[0]} = true looks at thoughts, but agent_proxy.enable_think = false: set one of them otherwise"
+    if "first_turn_enabled" in on and config["es_manager"]["train"]["env_groups"] < 2:
+        yield "collapse_detection.first_turn_enabled = true compares prompts, but es_manager.train.env_groups = 1: use 2 groups or more"
+
+
 CHECKS = (
     check_tags, check_schedule, check_games, check_filter, check_batch, check_ranks, check_lengths, check_algorithm, check_resume,
+    check_checkpoints, check_collapse,
     *split_checks.CHECKS,
 )
 

@@ -19,6 +19,8 @@ def compute_advantages(batch: DataProto, config, kl_controller, state: dict) -> 
     """Adds ``token_level_rewards``, ``advantages`` and ``returns`` (B, T-1) to ``batch``; returns it with
     metrics. ``state``: what estimators remember between steps (saved with the checkpoint)."""
     algorithm, metrics = config.algorithm, {}
+    if not config.agent_proxy.use_turn_scores:
+        batch.batch["token_level_scores"] = scores_at_the_end(batch)
     if algorithm.use_kl_in_reward:
         batch, metrics = apply_kl_penalty(batch, kl_ctrl=kl_controller, kl_penalty=algorithm.kl_penalty)
     else:
@@ -33,6 +35,19 @@ def compute_advantages(batch: DataProto, config, kl_controller, state: dict) -> 
     # clip_cov and kl_cov rank the tokens of the whole step; other losses leave the batch as it is
     batch = add_cov_selected(batch, config.actor_rollout_ref.actor, seed=int(batch.meta_info.get("global_steps", 0)))
     return batch, metrics
+
+
+def scores_at_the_end(batch: DataProto) -> torch.Tensor:
+    """``token_level_scores`` (B, T-1) with each trajectory's sum on its last sampled token (RAGEN's
+    ``agent_proxy.use_turn_scores: false``)."""
+    scores, mask = batch.batch["token_level_scores"], batch.batch["response_mask"]
+    moved = torch.zeros_like(scores)
+    rows_of: dict[int, list[int]] = {}
+    for row, i in enumerate(batch.non_tensor_batch["traj_id"].tolist()):
+        rows_of.setdefault(i, []).append(row)
+    for rows in rows_of.values():
+        moved[rows[-1], last_sampled(mask[rows[-1]])] = scores[rows].double().sum().to(scores.dtype)
+    return moved
 
 
 def normalise_rewards(batch: DataProto, section) -> None:

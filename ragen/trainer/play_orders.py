@@ -29,7 +29,7 @@ def play_orders(
     source = rollout if phase == TRAIN else rollout.val_kwargs
     greedy = greedy or (phase == VAL and not rollout.val_kwargs.do_sample)
     sampling = Sampling(
-        run_key=(seed, phase, step if phase == TRAIN else 0), max_tokens=rollout.response_length,
+        run_key=(seed if rollout.seed is None else int(rollout.seed), phase, step if phase == TRAIN else 0), max_tokens=rollout.response_length,
         temperature=0.0 if greedy else source.temperature, top_p=source.top_p, top_k=source.top_k,
     )  # fmt: skip
     tp = int(rollout.tensor_model_parallel_size)

@@ -20,7 +20,7 @@ def count_mini_batches(trajectories: int, mini_batch_size: int) -> int:
 
 
 def deal_to_ranks(
-    batch: DataProto, *, ranks: int, mini_batch_size: int, shuffle_key: tuple | None = None
+    batch: DataProto, *, ranks: int, mini_batch_size: int, shuffle_key: tuple | None = None, balance: bool = True
 ) -> tuple[list[DataProto], dict[str, float]]:
     """One DataProto a rank, rows marked with ``mini_batch`` (B,) int64, and balance metrics.
 
@@ -28,6 +28,7 @@ def deal_to_ranks(
         batch: rows of all ranks, with ``non_tensor_batch["traj_id"]``.
         mini_batch_size: trajectories of one optimizer step, over all ranks.
         shuffle_key: shuffle trajectories before cutting, as a pure function of this key; ``None``: in order.
+        balance: loads are equal in tokens; otherwise (``trainer.balance_batch=false``) in trajectories, in order.
     """
     lengths = batch.batch["attention_mask"].sum(-1).tolist()
     rows_of: dict[int, list[int]] = {}
@@ -42,10 +43,14 @@ def deal_to_ranks(
     for index in range(count):
         members = order[index * mini_batch_size : (index + 1) * mini_batch_size]
         tokens = [sum(lengths[row] for row in rows_of[i]) for i in members]
-        # Karmarkar-Karp puts the heaviest share anywhere: the next heaviest goes to the rank with least so far
-        parts = balanced_parts(tokens, ranks)
-        parts.sort(key=lambda part: -sum(tokens[k] for k in part))
-        for rank, part in zip(np.argsort(loads, kind="stable"), parts, strict=True):
+        if balance:
+            # Karmarkar-Karp puts the heaviest share anywhere: the next heaviest goes to the rank with least so far
+            parts = balanced_parts(tokens, ranks)
+            parts.sort(key=lambda part: -sum(tokens[k] for k in part))
+            takers = np.argsort(loads, kind="stable")
+        else:
+            parts, takers = [part.tolist() for part in np.array_split(range(len(members)), ranks)], range(ranks)
+        for rank, part in zip(takers, parts, strict=True):
             loads[rank] += sum(tokens[k] for k in part)
             shares[rank] += [(row, index) for k in sorted(part) for row in rows_of[members[k]]]
     dealt = []

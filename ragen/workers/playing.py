@@ -21,6 +21,7 @@ from ragen.players.factory import PlayerFactory
 from ragen.players.policy import PastSelfPlayer
 from verl.model_merger import MergeConfig, merge
 from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils.import_utils import import_external_libs
 from verl.utils.tokenizer import hf_tokenizer
 from verl.workers.rollout import build_engine
 from verl.workers.rollout.mirror import LeadingEngine, follow
@@ -52,6 +53,7 @@ class PlayingMixin:
     def init_engine(self) -> None:
         """Start the engine from the model's folder; its weights are the trainer's after the first sync."""
         config, model = self.run_config, self.config.model
+        import_external_libs(model.get("external_lib"))  # a worker that only plays has not done so yet
         trust = bool(model.get("trust_remote_code", False))
         tokenizer = hf_tokenizer(model.path, trust_remote_code=trust)
         self.engine = build_engine(

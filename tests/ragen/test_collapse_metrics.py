@@ -1,6 +1,8 @@
 """Collapse diagnostics on policies whose entropies are known in closed form."""
 
 import math
+import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragen.trainer.collapse_metrics import collapse_metrics, compute_collapse_metrics, cross_scores, first_turn_pairs
+from ragen.llm_agent.trajectory import Sample, Trajectory, Turn
+from ragen.trainer.collapse_metrics import collapse_metrics, compute_collapse_metrics, cross_scores
+from ragen.trainer.thoughts import Thought, all_thoughts, any_turns, first_turns
 
 VOCAB = 7
 
@@ -21,11 +25,12 @@ def bigram(seed):
 
 
 def scorer(table, calls=None):
-    def log_probs(ids, attention, positions):
-        assert ids.shape == attention.shape == positions.shape
+    def log_probs(ids, attention, scored):
+        assert ids.shape == attention.shape and scored.shape == ids[:, 1:].shape
+        assert not (scored & ~attention[:, 1:].bool()).any()
         if calls is not None:
             calls.append(ids.shape[0])
-        return table[ids[:, :-1], ids[:, 1:]]
+        return torch.where(scored, table[ids[:, :-1], ids[:, 1:]], torch.nan).nan_to_num(7.0)  # garbage where not asked for
 
     return log_probs
 
@@ -89,35 +94,90 @@ def test_per_token_scores_divide_by_the_length():
     assert got["collapse/reasoning_entropy_est"] == pytest.approx(-np.mean(mixture))
 
 
-def test_identical_prompts_are_one():
-    scores = np.array([[-1.0, -1.0, -5.0], [-1.0, -1.0, -5.0], [-5.0, -5.0, -1.0]])
-    got = collapse_metrics(scores, [0, 1, 2], [1, 1, 1], identical=[0, 0, 1])
-    assert got["collapse/retrieval_accuracy"] == 1.0
-    assert got["collapse/retrieval_chance_level"] == pytest.approx((2 / 3 + 2 / 3 + 1 / 3) / 3)
+# -- which tokens are a thought -----------------------------------------------------------------
+
+REPLY = "<think>look at b2</think><answer>b2</answer>"
 
 
-def test_first_turn_pairs():
-    ids = torch.tensor([[1, 2, 3, 4, 5, 6, 0], [1, 2, 3, 0, 0, 0, 0], [1, 2, 3, 4, 5, 6, 7]])
-    sampled = torch.tensor([[0, 0, 1, 1, 0, 0, 0], [0] * 7, [0, 1, 1, 1, 1, 1, 1]]).bool()  # of input_ids
-    mask = sampled[:, 1:]
-    prompts, replies = first_turn_pairs(ids, mask)
-    assert prompts[0] == [1, 2] and replies == [[3, 4], [], [2, 3, 4, 5, 6, 7]]
-    assert first_turn_pairs(ids, mask, end_of_thought=[4, 5])[1] == [[3, 4], [], [2, 3]]
+def cut(text, places):
+    """``text`` as tokens that end at ``places``."""
+    ends = sorted({p for p in places if 0 < p < len(text)} | {len(text)})
+    return [text[a:b] for a, b in zip([0, *ends], ends, strict=False)]
 
 
-def test_from_a_batch():
-    """A policy whose first reply token depends on the prompt's last token, then copies: all is retrievable."""
+def a_trajectory(*replies, between=("|",)):
+    """Replies (lists of pieces) after a prompt of two tokens, and the pieces by id."""
+    pieces, sample = ["P", "Q"], Sample(ids=[0, 1])
+    for reply in replies:
+        start = len(pieces)
+        pieces += reply
+        sample.turns.append(Turn(start, len(pieces), "".join(reply)))
+        pieces += between
+    sample.ids = list(range(len(pieces)))
+    return Trajectory("A", 0, 0, 0, 0, 0, samples=[sample]), pieces.__getitem__
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, len(REPLY) - 1), max_size=20))
+def test_a_thought_is_what_stands_between_the_tags_however_they_are_tokenized(places):
+    trajectory, decode = a_trajectory(cut(REPLY, places))
+    [[thought]] = all_thoughts([trajectory], decode)
+    words = "look at b2"
+    if thought is None:
+        assert not any(7 <= a and b <= 17 for a, b in zip([0, *sorted(places)], [*sorted(places), len(REPLY)], strict=False) if b > a)
+        return
+    said = "".join(map(decode, thought.tokens))
+    assert said and said in words  # tokens that hold a part of a tag are the tag's
+    assert "".join(map(decode, thought.prompt)).endswith(("<think>", *(words[:n] for n in range(1, 11))))
+    assert thought.asked == (0, 1)
+    if {7, 17} <= set(places):
+        assert said == words
+
+
+def test_turns_without_a_thought():
+    whole = [REPLY[:7], REPLY[7:17], REPLY[17:]]
+    trajectory, decode = a_trajectory(whole, ["<answer>b2</answer>"], ["<think>", "</think>"], ["<think>", "cut off"])
+    first, none, empty, unfinished = all_thoughts([trajectory], decode)[0]
+    assert first.prompt == (0, 1, 2) and first.tokens == (3,)
+    assert none is None and empty is None
+    assert decode(unfinished.tokens[0]) == "cut off" and unfinished.asked == tuple(range(11))
+
+
+def thoughts_of(*turns):
+    return [[None if t is None else Thought((t,), (t,), (t,)) for t in row] for row in turns]
+
+
+def test_samples():
+    rows = thoughts_of([1, 2], [None, 3], [4], [])
+    assert [t.tokens[0] for t in first_turns(rows, 5, random.Random(0))] == [1, 4]
+    assert len(first_turns(rows, 1, random.Random(0))) == 1
+    # each trajectory is drawn as often as any other, each of its turns too
+    counts = Counter(any_turns(rows, 1, random.Random(k))[0].tokens[0] for k in range(3000))
+    assert [counts[k] / 3000 for k in (1, 2, 3, 4)] == pytest.approx([1 / 6, 1 / 6, 1 / 3, 1 / 3], abs=0.03)
+    assert sorted(t.tokens[0] for t in any_turns(rows, 100, random.Random(0))) == [1, 2, 3, 4]  # each once
+    assert any_turns(thoughts_of([None]), 5, random.Random(0)) == []
+
+
+# -- a batch ------------------------------------------------------------------------------------
+
+
+def test_from_thoughts():
+    """A policy whose first token depends on the prompt's last token, then copies: all is retrievable."""
     table = torch.full((VOCAB, VOCAB), -20.0, dtype=torch.float64)
     table[range(VOCAB), range(VOCAB)] = 0.0
-    rows = [[5, g, g, g] for g in (1, 2, 3) for _ in range(2)] + [[5, 4, 0, 0]]
-    mask = torch.tensor([[0, 1, 1]] * 6 + [[0, 0, 0]]).bool()
-    groups = ["a", "a", "b", "b", "c", "c", "d"]
-    got = compute_collapse_metrics(torch.tensor(rows), mask, groups, scorer(table))
-    assert got["collapse/retrieval_accuracy"] == 1.0 and got["collapse/mi_seq_estimate"] == pytest.approx(math.log(3))
-    assert got["collapse/valid_thinking_rate"] == pytest.approx(6 / 7)
-    fewer = compute_collapse_metrics(torch.tensor(rows), mask, groups, scorer(table), max_samples=3)
-    assert fewer["collapse/mi_upper_bound"] == pytest.approx(math.log(3))
-    assert compute_collapse_metrics(torch.tensor(rows[:2]), mask[:2], groups[:2], scorer(table)) == {}
+    thoughts = [Thought((5, g), (g, g), (5, g)) for g in (1, 2, 3) for _ in range(2)]
+    got = compute_collapse_metrics(thoughts, scorer(table), prefix="sample")
+    assert got["sample/retrieval_accuracy"] == 1.0 and got["sample/mi_seq_estimate"] == pytest.approx(math.log(3))
+    assert got["sample/retrieval_chance_level"] == pytest.approx(1 / 3)
+    assert compute_collapse_metrics(thoughts[:2], scorer(table)) == {}  # one prompt
+
+
+def test_thoughts_asked_alike_share_a_prompt():
+    """What was said before the thought (a blank, say) makes no prompt of its own."""
+    table = bigram(3)
+    asked = [Thought((5, 1), (2,), (5,)), Thought((5, 0, 1), (3,), (5,)), Thought((4, 1), (2,), (4,))]
+    got = compute_collapse_metrics(asked, scorer(table))
+    assert got["collapse/mi_upper_bound"] == pytest.approx(math.log(2))
 
 
 def test_wrong_input_is_named():

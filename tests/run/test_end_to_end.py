@@ -44,7 +44,7 @@ def metrics(folder: Path) -> list[dict]:
 
 
 def without_times(row: dict) -> dict:
-    timed = ("timing_s/", "perf/time_per_step", "perf/tokens_per_s", "perf/throughput")
+    timed = ("timing_s/", "perf/time_per_step", "timing_per_token_ms/", "perf/tokens_per_s", "perf/throughput")
     return {key: value for key, value in row.items() if not key.startswith(timed)}
 
 

@@ -90,6 +90,13 @@ def choice(*names: str) -> Field:
     return Field("one of " + ", ".join(map(str, names)), lambda v: v in names and isinstance(v, str))
 
 
+def registered(names: Iterable[str], registry: Mapping[str, Any], by: str) -> Field:
+    """One of ``names``, or what stands in ``registry`` by then; ``by``: the key whose modules add to it."""
+    known = tuple(names)
+    words = f"one of {', '.join(known)}, or one that a module of {by} registers"
+    return Field(words, lambda v: isinstance(v, str) and (v in known or v in registry))
+
+
 def mapping() -> Field:
     """A section whose keys are checked elsewhere."""
     return Field("a section of keys", lambda v: isinstance(v, Mapping))

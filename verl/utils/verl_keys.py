@@ -7,8 +7,9 @@ of algorithms with the registries they name.
 
 from __future__ import annotations
 
+from verl.trainer.ppo.registry import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
 from verl.utils.config_check import (
-    Field, boolean, choice, either, integer, list_of, mapping, number, optional, text,
+    Field, boolean, choice, either, integer, list_of, mapping, number, optional, registered, text,
 )
 
 ADV_ESTIMATORS = (
@@ -29,6 +30,7 @@ TRACKERS = ("console", "file", "tensorboard", "wandb", "mlflow", "swanlab")
 FILTER_STRATEGIES = ("top_k", "top_k_abs", "top_p", "min_p")
 FILTER_METRICS = ("reward_variance", "reward", "reward_sum", "entropy", "entropy_variance", "length")
 
+_EXTERNAL_LIB = "actor_rollout_ref.model.external_lib"
 _share = number(low=0, high=1)
 _dtype = choice("fp32", "bf16", "fp16")
 _modules = either(text(), list_of(text()))
@@ -41,6 +43,7 @@ def _under(prefix: str, keys: dict[str, Field]) -> dict[str, Field]:
 _model = {
     "path": text(),
     "trust_remote_code": boolean(),
+    "external_lib": optional(_modules),
     "enable_gradient_checkpointing": boolean(),
     "use_remove_padding": boolean(),
     "lora_rank": integer(low=0),
@@ -92,7 +95,7 @@ _actor = {
     "clip_ratio_low": optional(number(above=0)),
     "clip_ratio_high": optional(number(above=0)),
     "clip_ratio_c": number(above=1),
-    "policy_loss.loss_mode": choice(*POLICY_LOSSES),
+    "policy_loss.loss_mode": registered(POLICY_LOSSES, POLICY_LOSS_REGISTRY, _EXTERNAL_LIB),
     "policy_loss.clip_cov_ratio": _share,
     "policy_loss.clip_cov_lb": number(),
     "policy_loss.clip_cov_ub": number(),
@@ -125,6 +128,7 @@ _rollout = {
     **_sampling,
     "name": choice("vllm", "hf"),
     "load_format": choice("auto", "dummy"),
+    "seed": optional(integer(low=0)),
     "dtype": choice("bfloat16", "float16", "float32"),
     "response_length": integer(low=1),
     "max_model_len": integer(low=2),
@@ -159,11 +163,14 @@ _critic = {
     **_under("optim", _optim),
 }
 _algorithm = {
-    "adv_estimator": choice(*ADV_ESTIMATORS),
+    "adv_estimator": registered(ADV_ESTIMATORS, ADV_ESTIMATOR_REGISTRY, _EXTERNAL_LIB),
     "gamma": _share,
     "lam": _share,
     "high_level_gamma": _share,
     "norm_adv_by_std_in_grpo": boolean(),
+    "rae_decay": number(low=0, below=1),
+    "gpg_f_norm": number(above=0),
+    "gpg_alpha": optional(number(above=0)),
     "gdpo_reward_keys": optional(list_of(text())),
     "gdpo_reward_weights": optional(list_of(number())),
     "use_kl_in_reward": boolean(),
@@ -190,18 +197,24 @@ _trainer = {
     "master_port": optional(integer(low=1024)),
     "device": choice("auto", "cpu", "cuda"),
     "device_memory_gb": optional(number(above=0)),
+    "device_tflops": optional(number(above=0)),
     "plan_only": boolean(),
     "rollout_ahead": Field("0 or 1", lambda v: v in (0, 1) and not isinstance(v, bool)),
+    "balance_batch": boolean(),
     "critic_warmup": integer(low=0),
     "val_before_train": boolean(),
     "val_only": boolean(),
     "test_freq": integer(low=1, also=(-1,)),
     "save_freq": integer(low=1, also=(-1,)),
     "max_actor_ckpt_to_keep": optional(integer(low=1)),
+    "max_critic_ckpt_to_keep": optional(integer(low=1)),
     "resume_mode": choice("auto", "disable", "resume_path"),
     "resume_from_path": optional(text()),
     "max_restarts": integer(low=0),
+    "restart_wait_s": number(above=0),
+    "node_timeout_s": number(low=2),
     "logger": list_of(choice(*TRACKERS)),
+    "log_val_generations": integer(low=0),
 }
 
 #: VeRL's one-step-off recipe: where rollout workers of their own run
@@ -211,8 +224,6 @@ IMPLEMENTED: dict[str, Field] = {
     "actor_rollout_ref.hybrid_engine": boolean(),
     **_under("actor_rollout_ref.model", _model),
     **_under("actor_rollout_ref.actor", _actor),
-    "restart_wait_s": number(above=0),
-    "node_timeout_s": number(low=2),
     **_under("actor_rollout_ref.ref", {**_log_prob, "fsdp_config.param_offload": boolean()}),
     **_under("actor_rollout_ref.rollout", _rollout),
     **_under("critic", _critic),

@@ -89,9 +89,8 @@ _GROUPED: dict[str, dict[str, object]] = {
     },
     "the model is loaded by transformers as its folder describes it": {
         "actor_rollout_ref.model.custom_chat_template": None, "actor_rollout_ref.model.use_shm": False,
-        "actor_rollout_ref.model.external_lib": None,
         "actor_rollout_ref.model.enable_activation_offload": False,
-        "critic.model.external_lib": None, "critic.model.use_shm": False,
+        "critic.model.use_shm": False,
         "critic.model.enable_activation_offload": False,
     },
     "the engine is configured by the keys beside it alone": {
@@ -111,10 +110,7 @@ _GROUPED: dict[str, dict[str, object]] = {
         "critic.checkpoint.async_save": False,
         "trainer.default_hdfs_dir": None, "trainer.del_local_ckpt_after_load": False, "trainer.esi_redundant_time": 0,
     },
-    "every request is sampled with a seed that follows from seed.train": {"actor_rollout_ref.rollout.seed": 0},
     "the number of steps is trainer.total_training_steps": {"trainer.total_epochs": 30},
-    "ranks always get equal loads by length": {"trainer.balance_batch": True},
-    "a checkpoint holds actor and critic: trainer.max_actor_ckpt_to_keep": {"trainer.max_critic_ckpt_to_keep": None},
     "the schedule's name is optim.lr_scheduler_type": {
         "actor_rollout_ref.actor.optim.warmup_style": "constant", "critic.optim.warmup_style": "constant",
     },
@@ -127,7 +123,7 @@ _GROUPED: dict[str, dict[str, object]] = {
     },
     "a critic is there when algorithm.adv_estimator needs one": {"critic.enable": None},
     "trajectories are written to the run's folder (trajectories/)": {
-        "trainer.rollout_data_dir": None, "trainer.validation_data_dir": None, "trainer.log_val_generations": 0,
+        "trainer.rollout_data_dir": None, "trainer.validation_data_dir": None,
     },
     "workers are waited for as long as Ray knows them alive": {
         "trainer.ray_wait_register_center_timeout": 300, "actor_rollout_ref.nccl_timeout": 600,

@@ -13,6 +13,7 @@ from verl.utils.checkpoint import rng_state
 from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
 from verl.utils.checkpoint.shared_folder import confirm_shared_folder
 from verl.utils.device import init_process_group
+from verl.utils.import_utils import import_external_libs
 from verl.utils.lora import adapters_off
 from verl.utils.tokenizer import hf_tokenizer
 from verl.workers.actor import DataParallelPPOActor
@@ -98,6 +99,7 @@ class ActorRolloutRefWorker(_TrainingWorker):
         if role not in ROLES:
             raise ValueError(f"role {role!r} is unknown; use one of {', '.join(ROLES)}")
         super().__init__(seed)
+        import_external_libs(config.model.get("external_lib"))
         self.config, self.role = config, role
         self._has_policy = role != "ref"
         self._has_reference = "ref" in role
@@ -216,6 +218,7 @@ class CriticWorker(_TrainingWorker):
 
     def __init__(self, config, seed: int = 0, **kwargs):
         super().__init__(seed)
+        import_external_libs(config.model.get("external_lib"))
         self.config = config
         self.critic: DataParallelPPOCritic | None = None
 
