@@ -264,7 +264,17 @@ def check_a_blocking_call_does_not_wait_for_ranks_that_never_finish(fragile):
     assert time.monotonic() - start < NOTICED_WITHIN_S
 
 
-def test_deaths_and_exceptions_are_noticed_and_named(fragile_pool):
+def check_a_death_in_a_watched_group_ends_the_wait_for_another(adders, fragile):
+    adders.watch([fragile])
+    refs = adders.execute_all_async("execute_func_rank_zero", time.sleep, 4)
+    with pytest.raises(WorkerDied, match=r"fragile worker rank 0 .*'a long call'") as error:
+        adders.gather(refs, "a long call")
+    assert (error.value.group, error.value.rank) == ("fragile", 0)
+    adders.watch([])
+    assert adders.same(1) == [(0, 1), (1, 1)]
+
+
+def test_deaths_and_exceptions_are_noticed_and_named(adders, fragile_pool):
     """One after the other on as few groups as will do: starting processes is what takes the time."""
     group = RayWorkerGroup(fragile_pool, RayClassWithInitArgs(Fragile), name_prefix="fragile")
     pids = group.pid()
@@ -274,6 +284,7 @@ def test_deaths_and_exceptions_are_noticed_and_named(fragile_pool):
     rebuilt = RayWorkerGroup(fragile_pool, RayClassWithInitArgs(Fragile), name_prefix="fragile")
     assert rebuilt.sum_of_ranks() == [1.0, 1.0]
     check_a_blocking_call_does_not_wait_for_ranks_that_never_finish(rebuilt)
+    check_a_death_in_a_watched_group_ends_the_wait_for_another(adders, rebuilt)
     rebuilt.kill()
 
 
