@@ -8,6 +8,7 @@ models, optimizers and random states (workers), and :meth:`AgentTrainer._driver_
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Iterator
@@ -83,7 +84,6 @@ class AgentTrainer:
             check_shared_folder(self.folder, self.workers.actor.confirm_shared_folder)
         self.step = self._resume()
         self.rollouts = Rollouts(self.workers, self.step)
-        self.step_metrics = StepMetrics(self.config, self.workers.actor, self.tokenizer, self.plan.ranks)
         self.tracking = Tracking(
             project_name=trainer.project_name, experiment_name=trainer.experiment_name,
             default_backend=[name for name in trainer.logger if name != "console"],  # the display is the console
@@ -318,6 +318,10 @@ class AgentTrainer:
         return step
 
     # -- small things ---------------------------------------------------------------------------
+
+    @functools.cached_property
+    def step_metrics(self) -> StepMetrics:
+        return StepMetrics(self.config, self.plan, self.workers.actor, self.tokenizer)
 
     @property
     def _plain(self) -> dict:

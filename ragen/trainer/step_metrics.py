@@ -18,6 +18,7 @@ from ragen.llm_agent.trajectory import ABORTED, Trajectory
 from ragen.trainer.collapse_metrics import compute_collapse_metrics
 from ragen.trainer.config import plain
 from ragen.trainer.memory import find_shape
+from ragen.trainer.plan import ResolvedPlan
 from ragen.trainer.thoughts import all_thoughts, any_turns, first_turns
 from verl.protocol import DataProto, pad_dataproto_to_divisor, unpad_dataproto
 from verl.trainer.ppo.metric_utils import compute_data_metrics, compute_throughput_metrics, compute_timing_metrics
@@ -32,16 +33,16 @@ class StepMetrics:
     """Metrics of every step of a run.
 
     Args:
-        config: the whole run's.
-        actor: the workers that hold the policy, ``ranks`` of them.
+        config: the whole run's; ``plan``: what it amounts to.
+        actor: the workers that hold the policy.
         tokenizer: to find thoughts in replies.
     """
 
-    def __init__(self, config, actor, tokenizer, ranks: int):
-        self.config, self.actor, self.ranks = config, actor, ranks
+    def __init__(self, config, plan: ResolvedPlan, actor, tokenizer):
+        self.config, self.actor, self.ranks = config, actor, plan.ranks
         self.pad_id = tokenizer.pad_token_id
         self.decode_token = functools.cache(lambda i: tokenizer.decode([i]))
-        self.counter = self._flops_counter()
+        self.counter = self._flops_counter(plan.device)
 
     # -- the batch and its speed ----------------------------------------------------------------
 
@@ -83,22 +84,23 @@ class StepMetrics:
             found[f"perf/mfu/{model}"] = achieved * epochs / (promised * self.ranks)
         return found
 
-    def _flops_counter(self) -> FlopsCounter | None:
+    def _flops_counter(self, device: str) -> FlopsCounter | None:
         """``None`` where the device's peak is not known (a CPU's never is) or the model's sizes are not."""
         peak = self.config.trainer.device_tflops
+        if peak is None and device == "cpu":
+            return None
         if peak is None:
             name = self.actor.execute_func_rank_zero(this_device_name)
             peak = get_device_flops("T", name)
-            if name and math.isinf(peak):
+            if math.isinf(peak):
                 log.warning("perf/mfu is left out: the peak of %s is not known; set trainer.device_tflops", name)
-        if math.isinf(peak):
-            return None
+                return None
         try:
             shape, _ = find_shape(plain(self.config))
         except ConfigError as error:
             log.warning("perf/mfu is left out: %s", error)
             return None
-        return FlopsCounter(shape, peak, lora=int(self.config.actor_rollout_ref.model.lora_rank) > 0)
+        return FlopsCounter(shape, float(peak), lora=int(self.config.actor_rollout_ref.model.lora_rank) > 0)
 
     # -- collapse -------------------------------------------------------------------------------
 
