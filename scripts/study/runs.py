@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: validation: the same 384 games for all runs and steps, every task by itself
 SHARED = [
     "+form=laptop",
-    "actor_rollout_ref.actor.optim.lr=0.0003",
+    "actor_rollout_ref.actor.optim.lr=0.0001",
     "actor_rollout_ref.actor.optim.lr_scheduler_type=cosine",
     "actor_rollout_ref.actor.optim.min_lr_ratio=0.1",
     "actor_rollout_ref.rollout.rollout_filter_ratio=0.5",
@@ -25,7 +25,7 @@ SHARED = [
     "es_manager.val.env_groups=384",
     "es_manager.val.group_size=1",
     "es_manager.val.env_configs.n_groups=[128,128,128]",
-    "trainer.test_freq=15",
+    "trainer.test_freq=5",
     "trainer.save_freq=-1",
 ]
 _MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
