@@ -323,10 +323,6 @@ class AgentTrainer:
     def step_metrics(self) -> StepMetrics:
         return StepMetrics(self.config, self.plan, self.workers.actor, self.tokenizer)
 
-    @property
-    def _plain(self) -> dict:
-        return OmegaConf.to_container(self.config, resolve=True)
-
     def _log(self, step: int, metrics: dict) -> None:
         self.tracking.log(metrics, step)
         self.display.update(step, metrics)

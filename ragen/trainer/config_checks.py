@@ -226,7 +226,7 @@ def check_ranks(config: Config) -> Iterator[str]:
 
 def _past_self(config: Config) -> str | None:
     """The first checkpoint that plays as an opponent."""
-    players = (player for tag in used_tags(config) if tag in config["custom_envs"] for player in players_of(config["custom_envs"], tag))
+    players = (player for tag in used_tags(config) for player in players_of(config["custom_envs"], tag))
     return next((player["checkpoint"] for player in players if player.get("checkpoint")), None)
 
 

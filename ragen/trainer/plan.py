@@ -102,7 +102,8 @@ class ResolvedPlan:
         else:
             ahead = "a step is played while the one before is updated" if self.rollout_ahead else "they play and train in turn"
             out.append(f"ranks        {ranks} train")
-            out.append(f"rollout      {self.split_ranks} x {self.device}{_on_nodes(self.split_nodes)} play{tp}; engine {self.engine}; {ahead}")
+            players = f"{self.split_ranks} x {self.device}{_on_nodes(self.split_nodes)}"
+            out.append(f"rollout      {players} play{tp}; engine {self.engine}; {ahead}")
         for i, step in enumerate(self.steps):
             head = "step         "
             if self.k_list:

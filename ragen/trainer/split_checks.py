@@ -22,7 +22,9 @@ def check_split(config: Config) -> Iterator[str]:
         return
     for key, usual in (("nnodes", 1), ("n_gpus_per_node", None)):
         if pool[key] != usual:
-            yield f"rollout.{key} = {show(pool[key])} is for workers that only play: set {_HYBRID}=false, or leave it at {show(usual)}"
+            yield (
+                f"rollout.{key} = {show(pool[key])} is for workers that only play: set {_HYBRID}=false, or leave it at {show(usual)}"
+            )
 
 
 def check_ahead(config: Config) -> Iterator[str]:
@@ -33,20 +35,23 @@ def check_ahead(config: Config) -> Iterator[str]:
     if bypass and (correction["rollout_is"] or correction["rollout_rs"]):
         key = "rollout_is" if correction["rollout_is"] else "rollout_rs"
         yield (
-            f"{path}.bypass_mode = true with {key} = {correction[key]}: the ratio is then against the engine already and there is "
-            f"nothing left to correct; set one of them to null"
+            f"{path}.bypass_mode = true with {key} = {correction[key]}: the ratio is then against the engine already, "
+            "nothing is left to correct; set one of them to null"
         )
     if not config["trainer"]["rollout_ahead"]:
         return
     ahead = "trainer.rollout_ahead = 1"
     if not is_split(config):
-        yield f"{ahead}: ranks that play and train in one process cannot do both at once; set {_HYBRID}=false and rollout.n_gpus_per_node"
+        yield (
+            f"{ahead}: ranks that play and train in one process cannot do both at once; "
+            f"set {_HYBRID}=false and rollout.n_gpus_per_node"
+        )
     if algorithm["adv_estimator"] == "remax":
         yield f"{ahead}: remax's greedy episodes would be played by another policy than the sampled ones; use rollout_ahead=0"
     if not bypass and not correction["rollout_is"]:
         yield (
-            f"{ahead}: episodes are an update old, and nothing makes up for that; leave {path}.bypass_mode at null (ratios against the "
-            f"policy that played), or set {path}.rollout_is=token"
+            f"{ahead}: episodes are an update old, and nothing makes up for that; leave {path}.bypass_mode at null "
+            f"(ratios against the policy that played), or set {path}.rollout_is=token"
         )
     loss = config["actor_rollout_ref"]["actor"]["policy_loss"]["loss_mode"]
     if bypass and loss == "gpg":

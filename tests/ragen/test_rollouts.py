@@ -23,7 +23,8 @@ from verl.protocol import DataProto
 SPLIT = ["actor_rollout_ref.hybrid_engine=false", "rollout.n_gpus_per_node=1", "trainer.n_gpus_per_node=1"]
 SMALL = [
     "es_manager.train.env_groups=1", "es_manager.train.env_configs.n_groups=[1]", "es_manager.train.env_configs.tags=[TicTacToe]",
-    "es_manager.train.group_size=2", "actor_rollout_ref.actor.ppo_mini_batch_size=2", "trainer.device=cpu", "trainer.logger=[file]",
+    "es_manager.train.group_size=2", "actor_rollout_ref.actor.ppo_mini_batch_size=2",
+    "trainer.device=cpu", "trainer.logger=[file]",
     "actor_rollout_ref.rollout.rollout_filter_ratio=1.0",
 ]  # fmt: skip
 
@@ -115,7 +116,8 @@ def steps(diary, phase):
 
 
 def test_without_playing_ahead_every_step_is_played_by_the_newest_policy(monkeypatch, tmp_path):
-    diary, lags = diary_of(monkeypatch, tmp_path, "trainer.total_training_steps=3", "trainer.test_freq=-1", "trainer.save_freq=-1")
+    few = ["trainer.total_training_steps=3", "trainer.test_freq=-1", "trainer.save_freq=-1"]
+    diary, lags = diary_of(monkeypatch, tmp_path, *few)
     assert [entry for entry in diary if entry[0] != "val"] == [
         ("train", 1, 0), ("update", 1, None), ("train", 2, 1), ("update", 2, None), ("train", 3, 2), ("update", 3, None),
     ]  # fmt: skip

@@ -14,13 +14,15 @@ from ragen.trainer.run import _train_with_restarts
 from ragen.trainer.worker_setup import ray_session
 
 SPLIT = ["actor_rollout_ref.hybrid_engine=false", "rollout.n_gpus_per_node=1"]
-AHEAD = [*SPLIT, "trainer.rollout_ahead=1", "actor_rollout_ref.rollout.name=hf", "trainer.total_training_steps=5", "trainer.save_freq=3"]
+AHEAD = [
+    *SPLIT, "trainer.rollout_ahead=1", "actor_rollout_ref.rollout.name=hf", "trainer.total_training_steps=5", "trainer.save_freq=3",
+]  # fmt: skip
 SMALL = [
     "es_manager.train.env_groups=4", "es_manager.train.env_configs.n_groups=[4]", "es_manager.train.env_configs.tags=[TicTacToe]",
     "es_manager.train.group_size=4", "es_manager.val.env_groups=8", "es_manager.val.env_configs.n_groups=[4,4]",
     "actor_rollout_ref.actor.ppo_mini_batch_size=8", "actor_rollout_ref.rollout.update_weights_bucket_megabytes=1",
-    "trainer.n_gpus_per_node=1", "trainer.device=cpu", "trainer.logger=[file]", "trainer.total_training_steps=3", "trainer.test_freq=2",
-    "trainer.val_before_train=false", "ray_kwargs.ray_init.num_cpus=4",
+    "trainer.n_gpus_per_node=1", "trainer.device=cpu", "trainer.logger=[file]", "trainer.total_training_steps=3",
+    "trainer.test_freq=2", "trainer.val_before_train=false", "ray_kwargs.ray_init.num_cpus=4",
 ]  # fmt: skip
 
 

@@ -61,8 +61,8 @@ def test_every_receiver_gets_the_same_bytes_whatever_the_bucket(bucket_bytes):
     sender, *receivers = meet(2, bucket_bytes)
     weights, taken = mixed_weights(), [{}, {}]
     for _ in range(2):  # a second sync over the same group
-        failures = together([lambda: sender.send(iter(weights)), *[lambda i=i, r=r: r.receive(taken[i].update) for i, r in enumerate(receivers)]])
-        assert failures == [None, None, None]
+        takers = [lambda i=i, r=r: r.receive(taken[i].update) for i, r in enumerate(receivers)]
+        assert together([lambda: sender.send(iter(weights)), *takers]) == [None, None, None]
         for got in taken:
             assert list(got) == [name for name, _ in weights]
             for name, tensor in weights:
