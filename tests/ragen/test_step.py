@@ -12,12 +12,14 @@ from ragen.llm_agent.batch import build_batch
 from ragen.llm_agent.es_manager import deal_groups, deal_to_ranks, read_tags
 from ragen.llm_agent.trajectory import Sample, Trajectory, Turn
 from ragen.trainer import update_batch
-from ragen.trainer.config import compose
+from ragen.trainer.config import compose, plain
 from ragen.trainer.credit import compute_advantages
 from ragen.trainer.difficulty import DifficultyMemory
+from ragen.trainer.play_orders import play_orders
 from ragen.trainer.rollout_metrics import rollout_metrics, task_metrics
 from ragen.trainer.schedule import cst_position, plays_of_step
 
+LAPTOP_TAGS = read_tags(plain(compose("_0_laptop"))["custom_envs"], "train")
 TAGS = read_tags({name: {"env_type": "tictactoe", "env_config": {}} for name in "AB"}, "train")
 
 
@@ -120,6 +122,32 @@ def test_reward_normalisation(method, grouping):
         assert found[part] == pytest.approx(wanted, abs=1e-5)
 
 
+@pytest.mark.parametrize("samples", [1, 3])
+def test_without_turn_scores_a_whole_reward_stands_on_the_last_turn(samples):
+    made = trajectory(0, 0, 1.0, turns=2, samples=samples)
+    made.samples[0].turns[0].reward = 0.25
+    batch = build_batch([made, trajectory(0, 1, -1.0, turns=1)], 0)
+    before = batch.batch["token_level_scores"].clone()
+    batch, _ = compute_advantages(batch, laptop("agent_proxy.use_turn_scores=false"), None, {})
+    scores, rows = batch.batch["token_level_scores"], list(batch.non_tensor_batch["traj_id"])
+    last = len(rows) - 1 - rows[::-1].index(0)
+    assert (before != 0).sum() == 3 and (scores != 0).sum() == 2
+    end = int(batch.batch["response_mask"][last].nonzero()[-1])
+    assert scores[last, end] == 1.25 and scores.sum() == before.sum()
+    kept, _ = compute_advantages(build_batch([made, trajectory(0, 1, -1.0)], 0), laptop(), None, {})
+    assert (kept.batch["token_level_scores"] != 0).sum() == 3
+
+
+def test_sampling_has_a_seed_of_its_own_where_one_is_given():
+    def orders(phase, *overrides):
+        return play_orders(laptop("seed.train=7", *overrides), phase, 2, tags=TAGS | LAPTOP_TAGS, ranks=1, success_rates={})[0]
+
+    plain, own = orders("train"), orders("train", "actor_rollout_ref.rollout.seed=5")
+    assert plain.sampling.run_key == (7, "train", 2) and own.sampling.run_key == (5, "train", 2)
+    assert [s.seed for s in plain.specs] == [s.seed for s in own.specs]  # the games are the same
+    assert orders("val", "actor_rollout_ref.rollout.seed=5").sampling.run_key == (5, "val", 0)
+
+
 # -- mini-batches -----------------------------------------------------------------------------
 
 
@@ -143,6 +171,15 @@ def test_every_row_goes_to_one_rank_in_one_mini_batch_counted_in_trajectories(le
     assert all(s == size for s in sizes[:-1]) and 1 <= sizes[-1] <= size
     again, _ = update_batch.deal_to_ranks(batch, ranks=ranks, mini_batch_size=size, shuffle_key=key)
     assert all(torch.equal(a.batch["input_ids"], b.batch["input_ids"]) for a, b in zip(shares, again, strict=True))
+
+
+def test_unbalanced_ranks_get_trajectories_in_order():
+    batch = build_batch([trajectory(0, i, 1.0, length=40 if i == 0 else 3) for i in range(7)], 0)
+    shares, metrics = update_batch.deal_to_ranks(batch, ranks=2, mini_batch_size=4, balance=False)
+    dealt = [list(zip(s.non_tensor_batch["traj_id"], s.batch["mini_batch"].tolist(), strict=True)) for s in shares]
+    assert dealt == [[(0, 0), (1, 0), (4, 1), (5, 1)], [(2, 0), (3, 0), (6, 1)]]
+    _, balanced = update_batch.deal_to_ranks(batch, ranks=2, mini_batch_size=4)
+    assert metrics["perf/balance"] > balanced["perf/balance"]
 
 
 # -- schedule, metrics, memory ----------------------------------------------------------------
