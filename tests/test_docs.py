@@ -173,19 +173,13 @@ def test_the_new_game_for_two_is_the_game_that_its_rules_describe(games):
 
 @pytest.fixture(scope="module")
 def algorithms(tmp_path_factory):
-    """The module of add_an_algorithm.md, its names known to the configuration."""
+    """The module of add_an_algorithm.md."""
     from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
-    from verl.utils import verl_keys
-    from verl.utils.config_check import choice
 
     ((_, block),) = fences(ROOT / "docs" / "add_an_algorithm.md", "python")
-    keys = {"algorithm.adv_estimator": choice(*verl_keys.ADV_ESTIMATORS, "rank")}
-    keys["actor_rollout_ref.actor.policy_loss.loss_mode"] = choice(*verl_keys.POLICY_LOSSES, "spo")
-    before = {key: verl_keys.IMPLEMENTED[key] for key in keys}
     name = load(block, tmp_path_factory.mktemp("algorithms"))
-    verl_keys.IMPLEMENTED.update(keys)
-    yield sys.modules.pop(name)
-    verl_keys.IMPLEMENTED.update(before)
+    yield sys.modules[name]
+    del sys.modules[name]
     del ADV_ESTIMATOR_REGISTRY["rank"], POLICY_LOSS_REGISTRY["spo"]
 
 

@@ -18,7 +18,8 @@ SMALL = [
     "es_manager.train.env_configs.tags=[TicTacToe]",
     "actor_rollout_ref.actor.ppo_mini_batch_size=4", "actor_rollout_ref.rollout.rollout_filter_ratio=0.5",
     f"trainer.total_training_steps={STEPS}", "trainer.save_freq=2", "trainer.test_freq=4", "trainer.max_actor_ckpt_to_keep=2",
-    "trainer.logger=[console,file,tensorboard]",
+    "trainer.logger=[console,file,tensorboard]", "trainer.log_val_generations=2",
+    "collapse_detection.first_turn_enabled=true", "collapse_detection.compute_freq=2", "collapse_detection.num_samples=8",
 ]  # fmt: skip
 
 
