@@ -40,8 +40,9 @@ def play(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(run_module, "ray_session", lambda config: contextlib.nullcontext())
         monkeypatch.setattr(run_module.signal, "signal", lambda *args: None)  # pytest keeps its own handlers
         monkeypatch.setattr("sys.argv", ["train.py", "--config-name", "_12_nash", "trainer.nnodes=3", "model_path=a b"])
-        trainer = {"max_restarts": 0, "restart_wait_s": 300, "resume_mode": "disable", "nnodes": 3, "default_local_dir": str(tmp_path)}
-        status = run(OmegaConf.create({"trainer": trainer | settings}), plan=None)
+        usual = {"max_restarts": 0, "restart_wait_s": 300, "resume_mode": "disable", "nnodes": 3}
+        config = OmegaConf.create({"trainer": usual | settings | {"default_local_dir": str(tmp_path)}})
+        status = run(config, plan=None)
         return status, fits, capsys.readouterr().err
 
     return begin
@@ -70,7 +71,8 @@ def test_only_a_checkpoint_of_the_run_itself_is_gone_on_from(play, tmp_path, sta
 
 def test_missing_nodes_are_an_error_with_a_way_on(play):
     missing = ResourcesUnavailable("no room for 2 of 3.", found=2)
-    assert play(missing, max_restarts=1) == (1, [(60, "disable")], "error: no room for 2 of 3.\n")  # at the start: nothing was lost
+    at_the_start = play(missing, max_restarts=1)  # nothing was lost
+    assert at_the_start == (1, [(60, "disable")], "error: no room for 2 of 3.\n")
     status, _, said = play(DEATH, missing, max_restarts=1)
     assert status == 1 and said.count("\n") == 1 and "restart_wait_s" in said
     assert said.endswith("with what is left: python train.py --config-name _12_nash 'model_path=a b' trainer.nnodes=2\n")

@@ -1,6 +1,7 @@
 """Workers for test_single_controller.py, apart so that Ray's processes need not import the tests."""
 
 import asyncio
+import ctypes
 import os
 import signal
 import time
@@ -127,6 +128,9 @@ class Fragile(Worker):
         if self.rank == rank:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(600)
+
+    def hold_the_interpreter_lock(self, seconds):
+        return ctypes.PyDLL(None).sleep(seconds)  # PyDLL, unlike CDLL, does not let go of it
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def pid(self):
