@@ -66,7 +66,8 @@ class AgentTrainer:
         self.empty_stop = EmptyStop(self.filter.empty_stop_steps)
         self.difficulty = DifficultyMemory.from_tags(self.tags[TRAIN])
         self.estimator_state: dict = {}
-        self.checkpoints = CheckpointDir(self.folder, config.trainer.max_actor_ckpt_to_keep, config.trainer.max_critic_ckpt_to_keep)
+        trainer = config.trainer
+        self.checkpoints = CheckpointDir(self.folder, trainer.max_actor_ckpt_to_keep, trainer.max_critic_ckpt_to_keep)
         self.episodes = TrajectoryLog(self.folder, lambda i: self.tokenizer.decode([i]))
         self.workers: Workers | None = None
         self.rollouts: Rollouts | None = None

@@ -64,7 +64,9 @@ def _log_mean_exp(scores: np.ndarray) -> np.ndarray:
     return (top + np.log(np.exp(scores - top).mean(axis=1, keepdims=True)))[:, 0]
 
 
-def collapse_metrics(scores: np.ndarray, own: Sequence[int], lengths: Sequence[int], prefix: str = "collapse") -> dict[str, float]:
+def collapse_metrics(
+    scores: np.ndarray, own: Sequence[int], lengths: Sequence[int], prefix: str = "collapse"
+) -> dict[str, float]:
     """RAGEN's metrics from ``L`` (M, N), the N prompts all different: ``own`` (M,) is the column of each
     reasoning's prompt, ``lengths`` (M,) its tokens. Raises ``ValueError`` for fewer than two prompts or an
     empty reasoning."""

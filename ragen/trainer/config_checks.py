@@ -304,9 +304,15 @@ def check_collapse(config: Config) -> Iterator[str]:
     section = config["collapse_detection"]
     on = [name for name in ("first_turn_enabled", "multi_turn_enabled") if section[name]]
     if on and not config["agent_proxy"]["enable_think"]:
-        yield f"collapse_detection.{on[0]} = true looks at thoughts, but agent_proxy.enable_think = false: set one of them otherwise"
+        yield (
+            f"collapse_detection.{on[0]} = true looks at thoughts, but agent_proxy.enable_think = false: "
+            "set one of them otherwise"
+        )
     if "first_turn_enabled" in on and config["es_manager"]["train"]["env_groups"] < 2:
-        yield "collapse_detection.first_turn_enabled = true compares prompts, but es_manager.train.env_groups = 1: use 2 groups or more"
+        yield (
+            "collapse_detection.first_turn_enabled = true compares prompts, but es_manager.train.env_groups = 1: "
+            "use 2 groups or more"
+        )
 
 
 CHECKS = (

@@ -28,6 +28,9 @@ from verl.workers.micro_batch import needed_lengths
 
 log = logging.getLogger(__name__)
 
+#: collapse_detection.NAME_enabled, prefix of its metrics (RAGEN's), which thoughts
+_KINDS = (("first_turn", "collapse_first_turn_sample", first_turns), ("multi_turn", "collapse_trajectory_sample", any_turns))
+
 
 class StepMetrics:
     """Metrics of every step of a run.
@@ -122,8 +125,7 @@ class StepMetrics:
             "collapse/first_turn_num_valid": float(sum(firsts)),
             "collapse/first_turn_valid_rate": sum(firsts) / len(firsts),
         }
-        kinds = (("first_turn", "collapse_first_turn_sample", first_turns), ("multi_turn", "collapse_trajectory_sample", any_turns))
-        for name, prefix, choose in kinds:
+        for name, prefix, choose in _KINDS:
             if section[f"{name}_enabled"]:
                 started = time.perf_counter()
                 chosen = choose(thoughts, int(section.num_samples), rng)

@@ -72,7 +72,7 @@ def test_peaks_come_from_the_workers_device_and_an_unknown_one_is_named(caplog):
     Actor.name = "Tomorrow 1"
     assert step_metrics(actor=Actor(), device="cuda").counter is None
     assert "Tomorrow 1" in caplog.text and "trainer.device_tflops" in caplog.text
-    assert step_metrics(actor=Actor(), device="cuda", *["trainer.device_tflops=5"]).counter.peak_tflops == 5.0
+    assert step_metrics("trainer.device_tflops=5", actor=Actor(), device="cuda").counter.peak_tflops == 5.0
     assert step_metrics().counter is None  # a CPU
 
 

@@ -46,10 +46,11 @@ def plain_reward(token_level_rewards, response_mask, **kwargs):
 
 
 @register_policy_loss("reinforce")
-def reinforce(old_log_prob, log_prob, advantages, response_mask, loss_agg_mode="token-mean", config=None, rollout_is_weights=None):
+def reinforce(old_log_prob, log_prob, advantages, response_mask, loss_agg_mode, config, rollout_is_weights=None):
     from verl.trainer.ppo.policy_losses import weighted_agg
 
-    return weighted_agg(-advantages * log_prob, response_mask, loss_agg_mode, config, rollout_is_weights), {"actor/their_loss": 1.0}
+    loss = weighted_agg(-advantages * log_prob, response_mask, loss_agg_mode, config, rollout_is_weights)
+    return loss, {"actor/their_loss": 1.0}
 '''
 THEIRS = [
     "custom_envs.Parity.env_type=parity", "custom_envs.Parity.env_config.most=5",
@@ -97,8 +98,8 @@ def test_a_fault_inside_their_module_is_named(tmp_path, monkeypatch):
 def test_a_worker_plays_and_trains_with_their_module(theirs, tmp_path):
     """One real worker: Ray, engine, episodes, update."""
     done = train(
-        theirs, "actor_rollout_ref.model.external_lib=their_things", "agent_proxy.max_turn=1", "actor_rollout_ref.rollout.name=hf",
-        "actor_rollout_ref.rollout.response_length=8", "es_manager.train.env_groups=2", "es_manager.train.group_size=2",
+        theirs, "actor_rollout_ref.model.external_lib=their_things", "agent_proxy.max_turn=1",
+        "actor_rollout_ref.rollout.name=hf", "actor_rollout_ref.rollout.response_length=8", "es_manager.train.env_groups=2", "es_manager.train.group_size=2",
         "es_manager.val.env_groups=1", "actor_rollout_ref.actor.ppo_mini_batch_size=4",
         "actor_rollout_ref.rollout.rollout_filter_ratio=1.0", "trainer.val_before_train=false", "trainer.total_training_steps=1",
         "trainer.n_gpus_per_node=1", "trainer.device=cpu", f"trainer.default_local_dir={tmp_path / 'run'}", timeout=420,
