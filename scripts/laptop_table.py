@@ -69,10 +69,15 @@ def summary(name: str, folder: Path, steps: int) -> str:
     if not trained or trained[-1]["step"] < steps:
         raise RuntimeError(f"{name}.sh: {folder}/metrics.jsonl ends at step {trained[-1]['step'] if trained else 0}, not {steps}")
     seconds = sorted(row["timing_s/step"] for row in trained)
-    told = [ends(rows, key) for key in sorted({k for row in rows for k in row if k.startswith("val/") and k.endswith("/success") and "/sub/" not in k})]
-    told += [ends(trained, key, ENDS) for key in sorted({k for row in trained for k in row if k.startswith("train/") and k.endswith("/success")})]
+    told = [ends(rows, key) for key in successes(rows, "val")] + [ends(trained, key, ENDS) for key in successes(trained, "train")]
     wall = json.loads((folder / "wall.json").read_text())["seconds"]
     return f"| `scripts/{name}.sh --laptop` | {len(trained)} | {wall / 60:.1f} | {seconds[len(seconds) // 2]:.2f} s | {'; '.join(told)} |"
+
+
+def successes(rows: list[dict], phase: str) -> list[str]:
+    """``PHASE/TAG/success`` of every tag, and of a nest's sub-tasks; not by opponent or role."""
+    keys = {k for row in rows for k in row if k.startswith(f"{phase}/") and k.endswith("/success")}
+    return sorted(k for k in keys if k.count("/") == 2 or "/sub/" in k)
 
 
 def ends(rows: list[dict], key: str, width: int = 1) -> str:

@@ -2,7 +2,7 @@
 
     python -m scripts.study --out outputs/study_fi2 --docs docs/study_fi2
 
-Writes ``figure.svg``, ``table.md`` and ``metrics.csv`` (every number the two are made of) to the folder of
+Writes ``figure.svg``, ``table.md`` and ``metrics.csv`` (success, reward and training metrics of every step) to the folder of
 ``--docs``. Runs that are there already are not run again.
 """
 
@@ -25,6 +25,8 @@ SUCCESS = {
     "tic-tac-toe: success": "val/TicTacToe/success",
 }
 TRAINING = {"entropy of the replies": "actor/entropy", "gradient norm": "actor/grad_norm", "reply tokens a turn": "rollout/response_length"}
+#: besides every success and reward, what goes to metrics.csv
+KEPT = {*TRAINING.values(), "actor/pg_loss", "actor/lr", "rollout/groups_with_signal", "rollout/groups_total", "rollout/invalid", "timing_s/step"}
 SMOOTH = 5  # steps, of the training curves
 
 log = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ def write(out: Path, docs: Path, seeds: list[int]) -> None:
         panels[title] = {mode: [smooth(curve(rows[mode, seed], key), width) for seed in seeds] for mode in MODES}
     (docs / "figure.svg").write_text(figure(panels), encoding="utf-8")
     (docs / "table.md").write_text(table(rows, seeds), encoding="utf-8")
-    keys = sorted({k for found in rows.values() for row in found for k in row if k.startswith(("train/", "val/", "actor/", "rollout/"))})
+    keys = sorted({k for found in rows.values() for row in found for k in row if k.endswith(("/success", "/reward")) or k in KEPT})
     with (docs / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["mode", "seed", "step", "metric", "value"])
