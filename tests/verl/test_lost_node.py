@@ -64,7 +64,7 @@ def check_a_reservation_says_what_it_waits_for(cluster, caplog, monkeypatch):
         two_nodes().get_placement_groups(timeout_s=1)
     assert error.value.found == 1
     assert all(group["state"] == "REMOVED" for group in ray.util.placement_group_table().values())
-    monkeypatch.setattr(resource_pool_module, "_SAY_AFTER_S", 0.2)
+    monkeypatch.setattr(resource_pool_module, "_FIRST_TRY_S", 1)
     pool = two_nodes()
     with ThreadPoolExecutor(1) as beside:  # Ray starts nodes from the main thread only
         reserved = beside.submit(pool.get_placement_groups, timeout_s=120)
@@ -108,6 +108,11 @@ def test_nodes_are_waited_for_and_their_loss_is_noticed(cluster, caplog, monkeyp
 
     try:
         died, seconds = lose(pool, freeze)
+        with pytest.raises(ResourcesUnavailable, match="room for 1 of 2"):  # Ray still believes the node alive
+            two_nodes().get_placement_groups(timeout_s=3)
+        alone = RayResourcePool([1], use_gpu=False, cpus_per_process=0.4)
+        alone.get_placement_groups(timeout_s=10)
+        alone.release()
     finally:
         for pid in stopped:
             os.kill(pid, signal.SIGKILL)

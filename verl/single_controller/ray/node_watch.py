@@ -81,6 +81,41 @@ class NodeWatch:
         self._pulses, self._asked, self._silent_s, self._orphaned = {}, {}, {}, set()
 
 
+def silent_nodes(timeout_s: float) -> set[str]:
+    """Ids of the nodes that Ray believes alive, and that yet run nothing within ``timeout_s`` seconds.
+
+    Placement groups must keep off them: Ray's scheduler asks one node at a time, and one that never answers stops it
+    for all later groups too, even once the node is known to be dead. The driver's own node is not asked.
+    """
+
+    def answer() -> None:  # within a function: see _start_pulse
+        """Nothing more."""
+
+    task = ray.remote(num_cpus=0, max_retries=0)(answer)
+    others = _alive() - {ray.get_runtime_context().get_node_id()}
+    asked = {task.options(scheduling_strategy=_on(node_id)).remote(): node_id for node_id in others}
+    silent: set[str] = set()
+    deadline = time.monotonic() + timeout_s
+    while asked and time.monotonic() < deadline:
+        for ref in ray.wait(list(asked), timeout=0.5)[0]:
+            node_id = asked.pop(ref)
+            try:
+                ray.get(ref)
+            except RayError:
+                silent.add(node_id)
+        alive = _alive()
+        asked = {ref: node_id for ref, node_id in asked.items() if node_id in alive}
+    return silent | set(asked.values())
+
+
+def _alive() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def _on(node_id: str) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
+
+
 def _start_pulse(node_id: str) -> Any:
     class NodePulse:  # within a function, so that its process need not import this package, and torch with it
         def __init__(self) -> None:
@@ -89,5 +124,4 @@ def _start_pulse(node_id: str) -> Any:
         def beat(self) -> bool:
             return os.getppid() == self.raylet  # an orphan gets another parent
 
-    there = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
-    return ray.remote(num_cpus=0, max_restarts=-1)(NodePulse).options(scheduling_strategy=there).remote()
+    return ray.remote(num_cpus=0, max_restarts=-1)(NodePulse).options(scheduling_strategy=_on(node_id)).remote()

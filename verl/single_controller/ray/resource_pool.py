@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import Any
 
@@ -12,12 +13,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from verl.single_controller.base import ClassWithInitArgs, ResourcePool, ResourcesUnavailable, Worker
 from verl.single_controller.base.worker import get_free_port
-from verl.single_controller.ray.node_watch import NodeWatch
+from verl.single_controller.ray.node_watch import NodeWatch, silent_nodes
 
 logger = logging.getLogger(__name__)
 
-#: how soon, and how often, a wait for room says what it waits for
-_SAY_AFTER_S, _SAY_EVERY_S = 5.0, 30.0
+#: after how long a wait for room says what it waits for and tries again, first and then
+_FIRST_TRY_S, _NEXT_TRY_S = 5.0, 20.0
+#: how long a node may take to show that it is there before a try does without it
+_ANSWER_S = 5.0
+#: how long the first rank's node may take to name a free port
+_ADDRESS_S = 60.0
 
 
 class RayResourcePool(ResourcePool):
@@ -78,22 +83,13 @@ class RayResourcePool(ResourcePool):
             return self.pgs
         if not self._store:
             raise ValueError("a RayResourcePool without processes: give process_on_nodes, e.g. [2]")
-        stem = name or (f"{self.name_prefix}verl_group" if self.name_prefix else None)
         groups: list[PlacementGroup] = []
+        silent = silent_nodes(_ANSWER_S)
+        deadline = time.monotonic() + timeout_s
         try:
-            deadline = time.monotonic() + timeout_s
-            for i, count in enumerate(sorted(self._store, reverse=True)):  # large ones first: a small one fits anywhere
+            for count in sorted(self._store, reverse=True):  # large ones first: a small one fits anywhere
                 taken = [bundle_node(group, 0) for group in groups] if strategy.startswith("STRICT") else []
-                groups.append(
-                    placement_group(
-                        bundles=[self._bundle() for _ in range(count)],
-                        strategy=strategy,
-                        name=f"{stem}:{i}" if stem else "",
-                        lifetime="detached" if self.detached else None,
-                        bundle_label_selector=[{"ray.io/node-id": f"!in({','.join(taken)})"}] * count if taken else None,
-                    )
-                )
-                self._await(groups, deadline, timeout_s)
+                silent = self._reserve(groups, count, strategy, name, taken, silent, deadline)
         except BaseException:
             for group in groups:
                 remove_placement_group(group)
@@ -107,24 +103,46 @@ class RayResourcePool(ResourcePool):
     def _bundle(self) -> dict[str, float]:
         return {"CPU": self.cpus_per_process, **({"GPU": 1} if self.use_gpu else {})}
 
-    def _await(self, groups: list[PlacementGroup], deadline: float, timeout_s: float) -> None:
-        """Wait for the last of ``groups``; the others are there."""
-        say_at = time.monotonic() + _SAY_AFTER_S
-        while not groups[-1].wait(max(0.0, min(deadline, say_at) - time.monotonic())):
+    def _reserve(
+        self,
+        groups: list[PlacementGroup],
+        count: int,
+        strategy: str,
+        name: str | None,
+        taken: list[str],
+        silent: set[str],
+        deadline: float,
+    ) -> set[str]:
+        """Add a group of ``count`` bundles on one more node to ``groups``, not on one of ``taken`` or ``silent``.
+        Returns the nodes that are silent now."""
+        stem = name or (f"{self.name_prefix}verl_group" if self.name_prefix else None)
+        patience = _FIRST_TRY_S
+        while True:
+            avoid = sorted({*taken, *silent})
+            group = placement_group(
+                bundles=[self._bundle() for _ in range(count)],
+                strategy=strategy,
+                name=f"{stem}:{len(groups)}" if stem else "",
+                lifetime="detached" if self.detached else None,
+                bundle_label_selector=[{"ray.io/node-id": f"!in({','.join(avoid)})"}] * count if avoid else None,
+            )
+            groups.append(group)
+            if group.wait(max(1, math.ceil(min(patience, deadline - time.monotonic())))):  # Ray waits for whole seconds
+                return silent
+            remove_placement_group(groups.pop())
             left = deadline - time.monotonic()
             if left <= 0:
                 raise ResourcesUnavailable(
-                    f"Ray cannot reserve {self._bundle()} for each of {self._store} processes (one entry a node) within "
-                    f"{timeout_s:g} s: there is room for {len(groups) - 1} of {len(self._store)} entries. {_what_there_is()}. "
-                    "Use fewer processes, lower cpus_per_process, or free some.",
-                    found=len(groups) - 1,
+                    f"Ray cannot reserve {self._bundle()} for each of {self._store} processes (one entry a node): there is room "
+                    f"for {len(groups)} of {len(self._store)} entries. {_what_there_is()}. Use fewer processes, lower "
+                    "cpus_per_process, or free some.",
+                    found=len(groups),
                 )
-            if time.monotonic() >= say_at:
-                logger.warning(
-                    "waiting for %d more node(s) with %s for each of %d processes, for %.0f s at most. %s",
-                    len(self._store) - len(groups) + 1, self._bundle(), groups[-1].bundle_count, left, _what_there_is(),
-                )  # fmt: skip
-                say_at += _SAY_EVERY_S
+            logger.warning(
+                "waiting for %d more node(s) with %s for each of %d processes, for %.0f s at most. %s",
+                len(self._store) - len(groups), self._bundle(), count, left, _what_there_is(),
+            )  # fmt: skip
+            patience, silent = _NEXT_TRY_S, silent_nodes(_ANSWER_S)
 
     def release(self) -> None:
         """Give the reservation back. Ray kills what still runs in it."""
@@ -158,13 +176,13 @@ def _nodes_of(group: PlacementGroup) -> list[str]:
 
 
 def free_address(node_id: str) -> tuple[str, str]:
-    """``(IP, free port)`` of a node of the cluster."""
+    """``(IP, free port)`` of a node of the cluster. Raises ``RayError`` where it is gone or does not answer."""
     ip = next(node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] == node_id)
     if node_id == ray.get_runtime_context().get_node_id():
         return ip, str(get_free_port())
     there = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
     find = ray.remote(num_cpus=0)(get_free_port).options(scheduling_strategy=there)
-    return ip, str(ray.get(find.remote()))
+    return ip, str(ray.get(find.remote(), timeout=_ADDRESS_S))
 
 
 class RayClassWithInitArgs(ClassWithInitArgs):

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import ray
 import torch
+from ray.exceptions import RayError
 from tensordict import TensorDict
 
 from verl.protocol import DataProto
-from verl.single_controller.base import WorkerGroup
+from verl.single_controller.base import WorkerDied, WorkerGroup
 from verl.single_controller.ray import liveness
 from verl.single_controller.ray.node_watch import NodeWatch
 from verl.single_controller.ray.resource_pool import (
@@ -107,7 +108,10 @@ class RayWorkerGroup(WorkerGroup):
     def _start(self, bin_pack: bool, detached: bool, worker_env: dict[str, str], use_gpu: bool) -> None:
         pool = self.resource_pool
         groups = pool.get_placement_groups(strategy="STRICT_PACK" if bin_pack else "PACK")
-        self.master_address, free_port = free_address(bundle_node(groups[0], 0))
+        try:
+            self.master_address, free_port = free_address(bundle_node(groups[0], 0))
+        except RayError as error:  # the node was lost between its reservation and now
+            raise WorkerDied(rank=0, node="unknown", pid=None, method="__init__", cause=str(error)) from error
         self.master_port = self.master_port or free_port
         base_env = {
             "OMP_NUM_THREADS": str(pool.threads_per_process),
