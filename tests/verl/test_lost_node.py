@@ -43,6 +43,10 @@ def two_nodes() -> RayResourcePool:
     return RayResourcePool([1, 1], use_gpu=False, cpus_per_process=0.4)
 
 
+def start(pool: RayResourcePool) -> RayWorkerGroup:
+    return RayWorkerGroup(pool, RayClassWithInitArgs(Fragile), name_prefix="ranks")
+
+
 def raylet_of(node) -> int:
     return node.all_processes["raylet"][0].process.pid
 
@@ -77,9 +81,16 @@ def check_a_reservation_says_what_it_waits_for(cluster, caplog, monkeypatch):
     return pool, joined
 
 
-def lose(pool: RayResourcePool, how) -> tuple[WorkerDied, float]:
+def check_a_rank_that_holds_its_interpreter_lock_is_no_lost_node(group, pool):
+    seconds = int(pool.node_timeout_s) + 2
+    began = time.monotonic()
+    assert group.execute_all_sync("hold_the_interpreter_lock", seconds) == [0, 0]
+    assert time.monotonic() - began >= seconds
+    assert pool.node_watch.lost() == {}
+
+
+def lose(group: RayWorkerGroup, pool: RayResourcePool, how) -> tuple[WorkerDied, float]:
     """What is raised while both ranks are at work, and how many seconds after ``how()``."""
-    group = RayWorkerGroup(pool, RayClassWithInitArgs(Fragile), name_prefix="lost")
     here = ray.get_runtime_context().get_node_id()
     gone = next(i for i, g in enumerate(pool.get_placement_groups()) if bundle_node(g, 0) != here)
     refs = group.hang_in_collective(except_rank=gone)
@@ -107,7 +118,7 @@ def test_nodes_are_waited_for_and_their_loss_is_noticed(cluster, caplog, monkeyp
             os.kill(pid, signal.SIGSTOP)
 
     try:
-        died, seconds = lose(pool, freeze)
+        died, seconds = lose(start(pool), pool, freeze)
         with pytest.raises(ResourcesUnavailable, match="room for 1 of 2"):  # Ray still believes the node alive
             two_nodes().get_placement_groups(timeout_s=3)
         alone = RayResourcePool([1], use_gpu=False, cpus_per_process=0.4)
@@ -120,18 +131,9 @@ def test_nodes_are_waited_for_and_their_loss_is_noticed(cluster, caplog, monkeyp
     assert "has not answered for" in died.cause and seconds < NOTICED_WITHIN_S
 
     third = cluster.add_node(num_cpus=1)
-    died, seconds = lose(two_nodes(), lambda: os.kill(raylet_of(third), signal.SIGKILL))
+    pool = RayResourcePool([1, 1], use_gpu=False, cpus_per_process=0.4, node_timeout_s=3)
+    group = start(pool)
+    check_a_rank_that_holds_its_interpreter_lock_is_no_lost_node(group, pool)
+    died, seconds = lose(group, pool, lambda: os.kill(raylet_of(third), signal.SIGKILL))
     print(f"a killed raylet: noticed after {seconds:.1f} s")
     assert "is lost: its Ray daemon" in died.cause and seconds < NOTICED_WITHIN_S
-
-
-def test_a_rank_that_holds_its_interpreter_lock_is_no_lost_node(cluster):
-    cluster.add_node(num_cpus=1)
-    pool = RayResourcePool([1, 1], use_gpu=False, cpus_per_process=0.4, node_timeout_s=3)
-    group = RayWorkerGroup(pool, RayClassWithInitArgs(Fragile), name_prefix="busy")
-    assert pool.node_watch is not None
-    began = time.monotonic()
-    assert group.execute_all_sync("hold_the_interpreter_lock", 6) == [0, 0]
-    assert time.monotonic() - began >= 6
-    assert pool.node_watch.lost() == {}
-    group.shutdown()
