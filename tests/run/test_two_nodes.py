@@ -177,6 +177,7 @@ def test_a_node_that_falls_silent_is_noticed_and_what_is_left_can_go_on(nodes, o
     error = output.splitlines()[-1]
     assert error.startswith("error: Ray cannot reserve") and "restart_wait_s" in error
     command = shlex.split(error.partition("with what is left: ")[2])
-    assert command[:3] == ["python", "train.py", "--config-name"] and "trainer.nnodes=1" in command and "trainer.nnodes=2" not in command
+    assert command[:3] == ["python", "train.py", "--config-name"]
+    assert "trainer.nnodes=1" in command and "trainer.nnodes=2" not in command
     plan = validate_config(compose(command[3], command[4:]))  # that it would start (test_lost_node.py: and find room)
     assert plan.ranks == 1
