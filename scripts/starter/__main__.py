@@ -1,4 +1,4 @@
-"""Make a starter model: ``python -m scripts.starter [tictactoe | games]`` (see make_starter.sh)."""
+"""Make a starter model: ``python -m scripts.starter [--recipe games]`` (see make_starter.sh)."""
 
 from __future__ import annotations
 
@@ -69,9 +69,10 @@ RECIPES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("recipe", nargs="?", choices=RECIPES, default="tictactoe")
-    recipe = RECIPES[parser.parse_known_args()[0].recipe]
+    first = argparse.ArgumentParser(add_help=False)  # the other options' defaults depend on it
+    first.add_argument("--recipe", choices=RECIPES, default="tictactoe")
+    recipe = RECIPES[first.parse_known_args()[0].recipe]
+    parser = argparse.ArgumentParser(description=__doc__, parents=[first])
     parser.add_argument("--out", type=Path, default=Path(recipe.out))
     parser.add_argument("--first-phase", type=int, default=1, help="go on with the model in OUT from this phase")
     parser.add_argument("--shorten", type=float, default=1.0, help="share of the recipe's steps and transcripts, for a trial")
