@@ -103,11 +103,19 @@ def test_a_sender_that_fails_says_so_to_the_receivers():
     assert all(isinstance(error, RuntimeError) and "the disk is gone" in str(error) for error in taken)
 
 
-def test_a_receiver_that_fails_keeps_nobody_waiting():
-    def refuse(weights):
-        next(weights)
-        raise KeyError("odd")
+def refuse(weights):
+    next(weights)
+    raise KeyError("odd")
 
+
+def close_and_refuse(weights):  # as a generator over it does when it is closed
+    next(weights)
+    weights.close()
+    raise KeyError("odd")
+
+
+@pytest.mark.parametrize("refuse", [refuse, close_and_refuse])
+def test_a_receiver_that_fails_keeps_nobody_waiting(refuse):
     sender, first, second = meet(2, 64)
     good = {}
     results = together([lambda: sender.send(mixed_weights()), lambda: first.receive(refuse), lambda: second.receive(good.update)])

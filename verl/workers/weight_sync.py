@@ -39,6 +39,7 @@ class WeightSyncGroup:
         store = dist.TCPStore(address, int(port), world_size, is_master=rank == 0, timeout=timeout)
         backend = dist.ProcessGroupNCCL if self.device.type == "cuda" else dist.ProcessGroupGloo
         self._group = backend(dist.PrefixStore("weights", store), rank, world_size, timeout)
+        self._more = False  # buckets to come
 
     def send(self, weights: Weights) -> None:
         """Broadcast all of ``weights``, (name, tensor) of any dtype and shape. On rank 0 alone."""
@@ -68,19 +69,19 @@ class WeightSyncGroup:
 
         Raises ``RuntimeError`` where the sender failed, and what ``load`` raises.
         """
-        stream = self._stream()
+        self._more = True
         try:
-            load(stream)
+            load(self._stream())
         finally:
-            for _ in stream:  # whatever load left: the sender is never kept waiting
-                pass
+            while self._more:  # whatever load left, and if it closed the stream: the sender is never kept waiting
+                self._receive_bucket()
 
     def _stream(self) -> Iterator[tuple[str, torch.Tensor]]:
         whole, filled = None, 0
-        while True:
-            header, bucket = self._receive_bucket()
+        while self._more:
+            pieces, bucket = self._receive_bucket()
             at = 0
-            for name, dtype, shape, count in header["pieces"]:
+            for name, dtype, shape, count in pieces:
                 if whole is None:
                     whole, filled = torch.empty(shape, dtype=getattr(torch, dtype), device=self.device), 0
                 content = _bytes_of(whole)
@@ -89,8 +90,6 @@ class WeightSyncGroup:
                 if filled == len(content):
                     done, whole = whole, None
                     yield name, done
-            if header["last"]:
-                return
 
     def _send_bucket(self, bucket: torch.Tensor, pieces: list, last: bool = False) -> None:
         self._send_header({"pieces": pieces, "last": last}, len(bucket))
@@ -102,14 +101,18 @@ class WeightSyncGroup:
         self._broadcast(torch.tensor([len(text), bucket_bytes], device=self.device))
         self._broadcast(torch.frombuffer(text, dtype=torch.uint8).to(self.device))
 
-    def _receive_bucket(self) -> tuple[dict, torch.Tensor]:
+    def _receive_bucket(self) -> tuple[list, torch.Tensor]:
+        self._more = False  # nothing can be read on after a failure in here
         text_bytes, bucket_bytes = self._broadcast(torch.empty(2, dtype=torch.int64, device=self.device)).tolist()
         text = self._broadcast(torch.empty(text_bytes, dtype=torch.uint8, device=self.device))
         header = json.loads(bytes(text.tolist()))
         if "error" in header:
             raise RuntimeError(f"the trainer failed while it sent its weights: {header['error']}")
         bucket = torch.empty(bucket_bytes, dtype=torch.uint8, device=self.device)
-        return header, self._broadcast(bucket) if bucket_bytes else bucket
+        if bucket_bytes:
+            self._broadcast(bucket)
+        self._more = not header["last"]
+        return header["pieces"], bucket
 
     def _broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
         self._group.broadcast(tensor, 0).wait()
