@@ -58,4 +58,7 @@ def test_devices():
     assert get_device_flops("P", "NVIDIA H100 PCIe") == pytest.approx(0.756)  # the longer name wins
     assert get_device_flops("T", "NVIDIA L40S") == DEVICE_TFLOPS["L40S"] != DEVICE_TFLOPS["L40"]
     assert get_device_flops("T", "NVIDIA H200") == 989.0 and get_device_flops("T", "NVIDIA H20") == 148.0
+    assert get_device_flops("T", "NVIDIA A100-SXM4-80GB") == 312.0 and get_device_flops("T", "AMD Instinct MI300X") == 1307.0
+    for other in ("NVIDIA RTX A4000", "NVIDIA RTX A3000 Laptop GPU", "NVIDIA A10G"):  # an A40, an A30, an A10 by their letters
+        assert get_device_flops("T", other) == float("inf")
     assert get_device_flops("T", "a device of tomorrow") == get_device_flops("T", "") == float("inf")

@@ -7,12 +7,13 @@ shared prompt saves counts as computed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from verl.utils.model_shape import ModelShape
 
-#: dense bf16 peak in TFLOPS by a part of the device's name, from the makers' data sheets; longer parts first
+#: dense bf16 peak in TFLOPS by whole words of the device's name, from the makers' data sheets
 DEVICE_TFLOPS = {
     "GB200": 2500.0, "B200": 2250.0, "MI300X": 1307.0, "MI250X": 383.0, "H100 PCIe": 756.0, "H100": 989.0, "H200": 989.0,
     "H800": 989.0, "H20": 148.0, "A100": 312.0, "A800": 312.0, "L40S": 362.0, "L40": 181.0, "L20": 119.5, "L4": 121.0,
@@ -32,7 +33,8 @@ def get_device_flops(unit: str = "T", device_name: str | None = None) -> float:
     """Peak operations a second of ``device_name`` (default: this process's GPU) in ``unit`` (B, K, M, G, T,
     P; B is one operation). ``inf`` where the device is not in :data:`DEVICE_TFLOPS`, a CPU included."""
     name = this_device_name() if device_name is None else device_name
-    parts = sorted((part for part in DEVICE_TFLOPS if part.lower() in name.lower()), key=len)
+    # whole words: an RTX A4000 is no A40, an A10G no A10; the longer of two is the closer (H100 PCIe, H100)
+    parts = sorted((part for part in DEVICE_TFLOPS if re.search(rf"\b{part}\b", name, re.IGNORECASE)), key=len)
     return DEVICE_TFLOPS[parts[-1]] * _UNITS["T"] / _UNITS[unit] if parts else float("inf")
 
 
