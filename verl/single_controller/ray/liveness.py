@@ -170,8 +170,9 @@ def _blame(
                 return describe_death(worker, other, method)
         if death := _dead_peer(peers, method) or _on_lost_node(workers, peers, method, watches):
             return death
-        if any(watch.doubtful(GRACE_S / 2) for watch in watches):
-            continue  # a node is silent: it may be what this rank missed
+        if any(watch.doubtful(GRACE_S / 2) for watch in watches):  # a node is silent: it may be what this rank missed
+            time.sleep(0.1)
+            continue
         if not (waiting or peers) or time.monotonic() > deadline:  # a rank that has finished needs no more watching
             return worker_error(error.cause, rank, method, str(error))
 

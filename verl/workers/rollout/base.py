@@ -88,5 +88,5 @@ class RolloutEngine(ABC):
         if len(prompt_ids) >= self.max_model_len:
             raise ValueError(
                 f"a prompt of {len(prompt_ids)} tokens leaves no room in max_model_len={self.max_model_len}: "
-                "raise actor_rollout_ref.rollout.max_model_len or shorten the context (agent_proxy.max_context_turns)"
+                "raise actor_rollout_ref.rollout.max_model_len or shorten the context (agent_proxy.max_context_window)"
             )
