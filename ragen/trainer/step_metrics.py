@@ -81,11 +81,20 @@ class StepMetrics:
         section = self.config.critic if model == "critic" else self.config.actor_rollout_ref.actor
         epochs = int(section.ppo_epochs)
         found = {f"perf/throughput/{model}": float(lengths.sum()) * epochs / (seconds * self.ranks)}
-        if self.counter is not None:
+        counter = self._counter_of(model)
+        if counter is not None:
             head = 0 if model == "critic" else int(mask.sum())
-            achieved, promised = self.counter.estimate_flops(lengths.tolist(), seconds, head_tokens=head)
+            achieved, promised = counter.estimate_flops(lengths.tolist(), seconds, head_tokens=head)
             found[f"perf/mfu/{model}"] = achieved * epochs / (promised * self.ranks)
         return found
+
+    def _counter_of(self, model: str) -> FlopsCounter | None:
+        if model == "actor" or self.counter is None:
+            return self.counter
+        own = self.config.critic.model
+        if own.path != self.config.actor_rollout_ref.model.path:  # the plan knows the policy's sizes alone
+            return None
+        return FlopsCounter(self.counter.shape, self.counter.peak_tflops, lora=int(own.lora_rank) > 0)
 
     def _flops_counter(self, device: str) -> FlopsCounter | None:
         """``None`` where the device's peak is not known (a CPU's never is) or the model's sizes are not."""

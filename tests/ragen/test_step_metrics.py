@@ -61,6 +61,17 @@ def test_speed_of_an_update():
     assert found["perf/mfu/actor"] == pytest.approx(flops / 2.0 / 3e12 / 2)
 
 
+def test_a_critic_is_counted_by_its_own_settings():
+    timed = {"timing_s/update_actor": 1.0, "timing_s/update_critic": 1.0}
+    found, adapters, other = (
+        step_metrics("trainer.device_tflops=3", *settings).of_update(a_batch(), timed)
+        for settings in ([], ["actor_rollout_ref.model.lora_rank=8"], ["critic.model.path=elsewhere"])
+    )
+    assert adapters["perf/mfu/actor"] < found["perf/mfu/actor"] and adapters["perf/mfu/critic"] == found["perf/mfu/critic"]
+    assert found["perf/mfu/critic"] < found["perf/mfu/actor"]  # its head is one column
+    assert "perf/mfu/critic" not in other and other["perf/mfu/actor"] == found["perf/mfu/actor"]
+
+
 def test_peaks_come_from_the_workers_device_and_an_unknown_one_is_named(caplog):
     class Actor:
         name = "NVIDIA H100 80GB HBM3"
