@@ -68,7 +68,7 @@ def find_shape(config: Mapping[str, Any]) -> tuple[ModelShape, str]:
 
 def memory_setup(config: Mapping[str, Any], plan: ResolvedPlan, device_bytes: float | None) -> MemorySetup:
     """What the memory plan needs to know of a checked configuration. ``device_bytes``: of one GPU, ``None`` on a CPU."""
-    group, trainer = config["actor_rollout_ref"], config["trainer"]
+    group = config["actor_rollout_ref"]
     actor, rollout, model = group["actor"], group["rollout"], group["model"]
     fsdp = actor["fsdp_config"]
     on_gpu = device_bytes is not None
@@ -79,12 +79,17 @@ def memory_setup(config: Mapping[str, Any], plan: ResolvedPlan, device_bytes: fl
     if actor["use_dynamic_bsz"]:
         tokens = min(tokens, actor["ppo_max_token_len_per_gpu"])
     cache = rollout["kv_cache_memory_bytes"]
+    validated = sum(tag.groups for tag in plan.validation) * plan.val_group_size
+    episodes = max(validated, *(step.episodes for step in plan.steps))
     return MemorySetup(
         ranks=plan.ranks,
         micro_tokens=tokens,
         row_tokens=rollout["max_model_len"],
         compute_bytes=_BYTES[precision],
+        param_bytes=_BYTES[fsdp["model_dtype"]],
         engine_bytes=_BYTES[rollout["dtype"]],
+        packed=on_gpu and model["use_remove_padding"],
+        share_prompts=actor["use_prefix_grouper"],
         tensor_parallel=plan.tensor_parallel,
         reshard_after_forward=fsdp["reshard_after_forward"],
         min_num_params=fsdp["wrap_policy"]["min_num_params"],
@@ -96,10 +101,13 @@ def memory_setup(config: Mapping[str, Any], plan: ResolvedPlan, device_bytes: fl
         critic=config["algorithm"]["adv_estimator"] in CRITIC_ESTIMATORS,
         critic_offload=config["critic"]["model"]["fsdp_config"]["param_offload"],
         lora_rank=model["lora_rank"],
+        engine=rollout["name"],
+        sequences=min(rollout["max_num_seqs"], -(-episodes // plan.engines)),
         gpu_memory_utilization=rollout["gpu_memory_utilization"],
         kv_cache_bytes=cache if on_gpu or cache else CPU_KV_BYTES,
         engine_sleeps=rollout["free_cache_engine"],
         max_num_batched_tokens=rollout["max_num_batched_tokens"],
+        split=plan.split_ranks > 0,
         bucket_bytes=rollout["update_weights_bucket_megabytes"] * 2**20,
         device_bytes=int(device_bytes) if on_gpu else None,
     )

@@ -4,6 +4,7 @@ Gradients are SUMMED over the ranks (FSDP's own default is the mean): every rank
 mini-batch's loss, so that the sum is the gradient of the whole, whatever the number of ranks.
 """
 
+import functools
 import gc
 import logging
 from collections.abc import Iterator
@@ -88,14 +89,19 @@ def _sharding_units(model: nn.Module, fsdp_config) -> list[nn.Module]:
 
 
 class _Filler:
-    """Puts rank 0's parameters and buffers into the modules of every rank, each module once."""
+    """Puts rank 0's parameters and buffers into the modules of every rank, each module once.
+
+    The whole parameters of a unit are let go at the next one, when it is sharded.
+    """
 
     def __init__(self, device: torch.device):
         self.device = device
         self.done: set[nn.Module] = set()
-        self.tied: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
+        self.before: dict[int, nn.Parameter] = {}
+        self.tied: dict[int, nn.Parameter] = {}
 
     def __call__(self, unit: nn.Module) -> None:
+        self.tied = {}
         for module in unit.modules():
             if module in self.done:
                 continue
@@ -108,11 +114,17 @@ class _Filler:
                     module._buffers[name] = self._tensor(buffer)
 
     def _parameter(self, old: nn.Parameter) -> nn.Parameter:
-        if id(old) not in self.tied:  # the old one is kept, so that its id is not used again
-            self.tied[id(old)] = (old, nn.Parameter(self._tensor(old.detach()), requires_grad=old.requires_grad))
+        if id(old) not in self.tied:
+            if id(old) in self.before:
+                raise ValueError(
+                    "a parameter is shared between blocks that are sharded apart: set "
+                    "fsdp_config.wrap_policy.min_num_params above the size of a block"
+                )
+            self.tied[id(old)] = nn.Parameter(self._tensor(old.detach()), requires_grad=old.requires_grad)
+            self.before[id(old)] = old  # kept, so that its id is not used again
             if not old.is_meta:
                 old.data = torch.empty(0)
-        return self.tied[id(old)][1]
+        return self.tied[id(old)]
 
     def _tensor(self, old: torch.Tensor) -> torch.Tensor:
         if dist.get_rank() == 0:
@@ -169,28 +181,28 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def gather_full(parameters: list[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+def gather_full(parameters: list[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:
     """The whole tensors of several parameters sharded on their first dimension, in one collective.
 
-    All ranks call it together with the same list. The parameters must be resharded (see :func:`reshard`).
+    All ranks call it together with the same list; the parameters must be resharded (see :func:`reshard`). What is
+    gathered exists once, and besides it the tensor that was handed out last.
     """
     world = dist.get_world_size() if dist.is_initialized() else 1
     if world == 1 or not all(isinstance(p, DTensor) for p in parameters):
-        return [_local(p).detach().to(device) for p in parameters]
-    pieces = []
-    for parameter in parameters:
-        local = parameter.to_local().detach().to(device).reshape(-1)
-        piece = local.new_zeros(_padded_numel(parameter, world))  # uneven shards are padded to the largest
+        return (_local(p).detach().to(device) for p in parameters)
+    sizes = [_padded_numel(parameter, world) for parameter in parameters]  # uneven shards are padded to the largest
+    dtype = functools.reduce(torch.promote_types, (parameter.dtype for parameter in parameters))
+    mine = torch.zeros(sum(sizes), dtype=dtype, device=device)
+    for piece, parameter in zip(mine.split(sizes), parameters, strict=True):
+        local = parameter.to_local().detach().reshape(-1)
         piece[: local.numel()] = local
-        pieces.append(piece)
-    mine = torch.cat(pieces)
     everyone = mine.new_empty(world, mine.numel())
     dist.all_gather_single(everyone.view(-1), mine)
-    columns = everyone.split([piece.numel() for piece in pieces], dim=1)
-    return [
+    columns = everyone.split(sizes, dim=1)
+    return (
         column.reshape(-1)[: parameter.numel()].reshape(parameter.shape)
         for column, parameter in zip(columns, parameters, strict=True)
-    ]
+    )
 
 
 def _padded_numel(parameter: DTensor, world: int) -> int:

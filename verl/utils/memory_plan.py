@@ -1,83 +1,62 @@
 """Memory of one rank, by arithmetic: parameters, gradients, optimizer, activations, the engine's share.
 
-Formulas, with P parameters, R ranks (FSDP shards over all of them), ``e`` bytes a number in the
-computation (2 for bfloat16, 4 for float32) and T tokens in a micro-batch::
+Formulas, with P parameters, R ranks (FSDP shards over all of them), ``e`` bytes a number and V x H the embedding::
 
-    parameters   4 P / R            float32, sharded; the optimizer updates these
-    gradients    4 P / R            of what is trained (LoRA: the adapters)
-    optimizer    8 P / R            AdamW's two moments, of what is trained
-    whole        what FSDP2 gathers: embedding and head (root) with their gradients, (2e + 4) root; three blocks
-                 (one computes, one is fetched, one is copied out) and one block's gradient with what is sent and
-                 received of it, (3e + e + 8) block; everything, (e + 8) P, if nothing is resharded after forward
-    activations  T (layers A + 2 H e + 3 I e), A = e (4 I + 5 H + 5 Q + 2 K) + what the float32 norms keep;
-                 with checkpointing T (layers H e + A + ...)
-    logits       about 3 chunks of at most 256 MiB in float32 (verl.utils.chunked_logprobs)
-    engine       weights e P / TP and the KV cache, or gpu_memory_utilization of the device
+    parameters    4 P / R       float32, sharded; the optimizer updates these (2 with fsdp_config.model_dtype=bf16)
+    gradients     4 P / R       of what is trained (LoRA: the adapters), from the first micro-batch to the step
+    optimizer     8 P / R       AdamW's two moments, of what is trained
+    whole, activations, logits      for a while within an update: verl.utils.memory_update
+    engine        on a GPU gpu_memory_utilization of it; on a CPU weights e P (vLLM 0.32 packs embedding and head besides:
+                  2 e V H), the KV cache, one forward pass; the hf engine has no fixed cache: its sequences at full length
+    weight sync   a bucket in float32 as it is gathered (a rank's own part 1/R, gloo a copy of the whole), then the
+                  bucket and its largest tensor in the engine's hands: as it came, and as it is laid out anew
 
-A, per token and block, was fitted to what autograd keeps for Qwen2, Qwen3 and Llama blocks under
-transformers' SDPA attention; a test measures it again. Numbers are peaks of the update and of the
-rollout: what is offloaded or asleep does not count.
+The phases follow one another, and what one leaves is given back (``ShardedModel.offload``; on a CPU the allocator
+gives large blocks back by itself, ``ragen.trainer.worker_setup``). What is offloaded or asleep does not count. Not
+counted either: the bare process with its libraries, and a GPU's context.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from verl.utils.memory_setup import MemorySetup
+from verl.utils.memory_update import trained_parameters, update_peak
 from verl.utils.model_shape import ModelShape
 
+__all__ = ["GiB", "MemoryPlan", "MemorySetup", "Part", "faults", "plan_memory"]
+
 GiB = 2**30
-#: float32 numbers of logits that exist at a time, as in verl.utils.chunked_logprobs
-LOGITS_CHUNK = 2**26
-
-
-@dataclass(frozen=True)
-class MemorySetup:
-    """How a model is trained and served on one rank. Bytes a number: ``compute_bytes`` of the trainer,
-    ``engine_bytes`` of the engine. ``device_bytes``: memory of the GPU; ``None`` on a CPU."""
-
-    ranks: int
-    micro_tokens: int
-    row_tokens: int
-    compute_bytes: int = 2
-    engine_bytes: int = 2
-    tensor_parallel: int = 1
-    reshard_after_forward: bool = True
-    min_num_params: int = 0
-    checkpointing: bool = True
-    param_offload: bool = False
-    optimizer_offload: bool = False
-    reference: bool = False
-    reference_offload: bool = False
-    critic: bool = False
-    critic_offload: bool = False
-    lora_rank: int = 0
-    gpu_memory_utilization: float = 0.5
-    kv_cache_bytes: int | None = None
-    engine_sleeps: bool = True
-    max_num_batched_tokens: int = 8192
-    bucket_bytes: int = 512 * 2**20
-    device_bytes: int | None = None
 
 
 @dataclass(frozen=True)
 class Part:
-    """``update`` and ``rollout``: bytes that count in that phase."""
+    """``update``, ``sync`` and ``rollout``: bytes that count in that phase."""
 
     name: str
-    update: float
-    rollout: float
+    update: float = 0.0
+    sync: float = 0.0
+    rollout: float = 0.0
     note: str = ""
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
+    """With ``split`` the update and the sync are a training rank's, and the rollout is a rollout worker's."""
+
     parts: tuple[Part, ...]
     kv_tokens: int
+    split: bool = False
 
     @property
     def update(self) -> float:
         """Bytes at the peak of an update."""
         return sum(part.update for part in self.parts)
+
+    @property
+    def sync(self) -> float:
+        """Bytes while the engine takes over weights."""
+        return sum(part.sync for part in self.parts)
 
     @property
     def rollout(self) -> float:
@@ -86,107 +65,115 @@ class MemoryPlan:
 
     @property
     def peak(self) -> float:
-        return max(self.update, self.rollout)
+        return max(self.update, self.sync, self.rollout)
 
     def lines(self) -> list[str]:
-        out = [f"{'GiB a rank':<14}{'update':>9}{'rollout':>9}"]
-        for part in (*self.parts, Part("total", self.update, self.rollout)):
-            out.append(f"  {part.name:<12}{part.update / GiB:>9.2f}{part.rollout / GiB:>9.2f}  {part.note}".rstrip())
+        whose = "  (rollout: of a rollout worker)" if self.split else ""
+        out = [f"{'GiB a rank':<14}{'update':>9}{'sync':>9}{'rollout':>9}{whose}"]
+        for part in (*self.parts, Part("total", self.update, self.sync, self.rollout)):
+            sizes = "".join(f"{size / GiB:>9.2f}" for size in (part.update, part.sync, part.rollout))
+            out.append(f"  {part.name:<12}{sizes}  {part.note}".rstrip())
         out.append(f"  KV cache for {self.kv_tokens:,} tokens of context an engine")
         return out
 
 
-def activation_bytes_per_token(shape: ModelShape, e: int) -> float:
-    """What autograd keeps of one token in one block (A of the module docstring)."""
-    numbers = 4 * shape.intermediate + 5 * shape.hidden + 5 * shape.q + 2 * shape.kv
-    norms = 0.0
-    if shape.qk_norm:
-        numbers += 2 * (shape.q + shape.kv)
-        norms += shape.q + shape.kv
-    norms += 2 * shape.hidden
-    return e * numbers + (2 * norms if e == 2 else 0)  # RMSNorm computes in float32
-
-
-def activations(shape: ModelShape, setup: MemorySetup) -> float:
-    """Bytes kept between forward and backward of one micro-batch."""
-    block, e, tokens = activation_bytes_per_token(shape, setup.compute_bytes), setup.compute_bytes, setup.micro_tokens
-    ends = 2 * shape.hidden * e + (2 * shape.hidden if e == 2 else 0)
-    # while a block is differentiated, the gradients of its MLP's three inner tensors exist as well
-    inner = 3 * shape.intermediate * e
-    kept = shape.layers * shape.hidden * e + block if setup.checkpointing else shape.layers * block
-    return tokens * (kept + ends + inner)
-
-
-def whole(shape: ModelShape, setup: MemorySetup, trained: float) -> tuple[float, str]:
-    """Bytes of what is whole on every rank during an update, and of what; ``trained``: parameters with a gradient."""
-    e, share = setup.compute_bytes, trained / shape.parameters
-    if not setup.reshard_after_forward or shape.layer_parameters < setup.min_num_params:
-        return e * shape.parameters + 8 * trained, "all weights and gradients"
-    root = (e + (e + 4) * share) * shape.root_parameters
-    blocks = (3 * e + (e + 8) * share) * shape.layer_parameters
-    return root + blocks, "embedding, head and three blocks, with gradients"
-
-
-def logits(shape: ModelShape, setup: MemorySetup, trained: bool = True) -> float:
-    """Bytes of log-probabilities in chunks: logits, probabilities and their logarithm in float32, the
-    gradient in the computation's dtype, and the head's float32 gradient where there are several chunks."""
-    tokens = min(setup.micro_tokens, max(1, LOGITS_CHUNK // shape.vocab))
-    several = setup.micro_tokens > tokens
-    chunk = tokens * shape.vocab
-    return chunk * (12 + setup.compute_bytes * trained) + (4 * shape.vocab * shape.hidden if several and trained else 0)
-
-
 def _trainer_parts(shape: ModelShape, setup: MemorySetup) -> list[Part]:
-    def share(numbers: float) -> float:
-        return numbers / setup.ranks
-
-    trained = shape.lora_parameters(setup.lora_rank) if setup.lora_rank else shape.parameters
-    weights = 4 * share(shape.parameters + (trained if setup.lora_rank else 0))
-    moments = 8 * share(trained)
-    gathered, of_what = whole(shape, setup, trained)
+    ranks, size, trained = setup.ranks, setup.param_bytes, trained_parameters(shape, setup)
+    weights = size * (shape.parameters + (trained if setup.lora_rank else 0)) / ranks
+    moments = 2 * size * trained / ranks
+    most = update_peak(shape, setup)
+    # gradients that stay whole are sharded when the last micro-batch is through: no other moment has both
+    gradients = size * trained / ranks if setup.reshard_after_forward else 0
+    recomputed = ", recomputed" if setup.checkpointing else ""
+    shared = ", prompts shared (taken for half of a sequence)" if setup.share_prompts else ""
     parts = [
-        Part("parameters", weights, 0 if setup.param_offload else weights, f"float32, 1/{setup.ranks} of {shape.parameters / 1e6:,.1f}M"),
-        Part("gradients", 4 * share(trained), 0, "float32" + (", adapters alone" if setup.lora_rank else "")),
-        Part("optimizer", moments, 0 if setup.optimizer_offload else moments, "AdamW's moments"),
-        Part("whole", gathered, 0, of_what),
-        Part("activations", activations(shape, setup), 0, f"{setup.micro_tokens} tokens" + (", recomputed" if setup.checkpointing else "")),
-        Part("logits", logits(shape, setup), 0, "in chunks"),
+        _held("parameters", weights, setup.param_offload, f"1/{ranks} of {shape.parameters / 1e6:,.1f}M", in_sync=True),
+        Part("gradients", update=gradients, note="of the adapters" if setup.lora_rank else ""),
+        _held("optimizer", moments, setup.optimizer_offload, "AdamW's moments"),
+        Part("whole", update=most.whole, note=f"gathered weights, gradients on their way, at the {most.name}"),
+        Part("activations", update=most.activations, note=f"{setup.micro_tokens} tokens{recomputed}{shared}"),
+        Part("logits", update=most.logits, note="in chunks" if most.logits else f"less than what the {most.name} adds"),
     ]
     if setup.reference and not setup.lora_rank:
-        held = 0 if setup.reference_offload else 4 * share(shape.parameters)
-        parts.append(Part("reference", held, held, "the model without its adapters" if setup.lora_rank else ""))
+        held = 0 if setup.reference_offload else size * shape.parameters / ranks
+        parts.append(Part("reference", held, held, held))
     if setup.critic:
-        numbers = share(shape.value_model().parameters)
-        kept = 0 if setup.critic_offload else 12 * numbers
-        parts.append(Part("critic", kept + 4 * numbers, kept, "weights, moments, gradients"))
-    return parts
+        numbers = shape.value_model().parameters / ranks
+        kept = 0 if setup.critic_offload else 3 * size * numbers
+        parts.append(Part("critic", kept + size * numbers, kept, kept, "weights, moments, gradients"))
+    return [Part(p.name, p.update, p.sync, 0, p.note) for p in parts] if setup.split else parts
+
+
+def _held(name: str, size: float, offloaded: bool, note: str, in_sync: bool = False) -> Part:
+    """What stays between phases unless it is offloaded; ``in_sync``: comes back for the weight sync."""
+    between = 0 if offloaded else size
+    return Part(name, size, size if in_sync else between, between, note)
+
+
+def _packed(shape: ModelShape, setup: MemorySetup) -> int:
+    """Numbers that vLLM lays out anew on a CPU and keeps as they were besides: embedding and head (it packs both,
+    of tied ones too; of all other weights the packed form alone is left)."""
+    return 2 * shape.vocab * shape.hidden if setup.engine == "vllm" and not setup.on_gpu else 0
+
+
+def _weights(shape: ModelShape, setup: MemorySetup) -> float:
+    return setup.engine_bytes * (shape.parameters / setup.tensor_parallel + _packed(shape, setup))
+
+
+def _forward(shape: ModelShape, setup: MemorySetup) -> float:
+    """Bytes of one forward pass of the engine and of choosing a token for each sequence."""
+    e, inner = setup.engine_bytes, 2 * shape.intermediate / setup.tensor_parallel
+    if setup.engine == "hf":  # all prompts at once, padded: the MLP, or keys and values repeated for all heads and a mask
+        attention = 2 * shape.q + setup.row_tokens
+        return setup.sequences * setup.row_tokens * e * (2 * shape.hidden + max(inner, attention))
+    return setup.max_num_batched_tokens * e * (2 * shape.hidden + inner) + 16 * setup.sequences * shape.vocab
 
 
 def _engine_part(shape: ModelShape, setup: MemorySetup) -> tuple[Part, int]:
     """The engine and the tokens its KV cache holds."""
-    e, tp = setup.engine_bytes, setup.tensor_parallel
-    weights = e * shape.parameters / tp
-    a_token = shape.kv_bytes_per_token(e) / tp
-    # one forward pass of max_num_batched_tokens: the widest pair of inner tensors, and logits of the last positions
-    forward = setup.max_num_batched_tokens * e * (2 * shape.intermediate / tp + 2 * shape.hidden)
+    weights, forward = _weights(shape, setup), _forward(shape, setup)
+    a_token = shape.kv_bytes_per_token(setup.engine_bytes) / setup.tensor_parallel
+    if setup.engine == "hf":  # grows with the replies: each layer's is copied as it does
+        tokens = setup.sequences * setup.row_tokens
+        cache = tokens * a_token * (1 + 1 / shape.layers)
+        note = f"weights {weights / GiB:.2f}, cache of {setup.sequences} sequences {cache / GiB:.2f}"
+        own = 0 if setup.split else weights
+        return Part("engine", own, own, weights + cache + forward, note), tokens
     if setup.kv_cache_bytes is not None:
         cache, held = setup.kv_cache_bytes, weights + setup.kv_cache_bytes + forward
         note = f"weights {weights / GiB:.2f}, KV cache {cache / GiB:.2f}"
     else:
         held = setup.gpu_memory_utilization * (setup.device_bytes or 0)
-        cache = held - weights - forward
-        note = f"gpu_memory_utilization {setup.gpu_memory_utilization:g}: weights {weights / GiB:.2f}, KV cache {max(0, cache) / GiB:.2f}"
-    asleep = setup.engine_sleeps and setup.device_bytes is not None
-    return Part("engine", 0 if asleep else held, held, note + (", asleep in the update" if asleep else "")), int(max(0, cache) // a_token)
+        cache = max(0, held - weights - forward)
+        note = f"gpu_memory_utilization {setup.gpu_memory_utilization:g}: weights {weights / GiB:.2f}, KV cache {cache / GiB:.2f}"
+    tokens = int(cache // a_token)
+    if setup.split:
+        return Part("engine", 0, 0, held, note), tokens
+    if setup.engine_sleeps and setup.on_gpu:  # its cache sleeps on until the weights are there
+        return Part("engine", 0, weights, held, f"{note}, asleep in the update"), tokens
+    idle = held if setup.on_gpu else held - forward
+    return Part("engine", idle, idle, held, note), tokens
+
+
+def _sync_part(shape: ModelShape, setup: MemorySetup) -> Part:
+    """One bucket of whole tensors, and what the engine makes of its largest."""
+    largest = shape.vocab * shape.hidden
+    bucket = max(min(setup.bucket_bytes, setup.param_bytes * shape.parameters), setup.param_bytes * largest)
+    tensor = setup.param_bytes * largest
+    anew = 0 if setup.engine == "hf" else setup.engine_bytes * (largest + _packed(shape, setup) / 2)
+    handed_over = tensor + anew
+    if setup.split:  # the trainer fills a bucket to send, and a rollout worker receives one
+        return Part("weight sync", 0, 2 * bucket + tensor, bucket + handed_over, "one bucket, and one to send")
+    if setup.ranks == 1:
+        return Part("weight sync", 0, handed_over, 0, "one whole tensor")
+    gathering = bucket * (1 + 1 / setup.ranks + (0 if setup.on_gpu else 1))
+    return Part("weight sync", 0, max(gathering, bucket + handed_over), 0, "one bucket of whole tensors")
 
 
 def plan_memory(shape: ModelShape, setup: MemorySetup) -> MemoryPlan:
-    """Peak memory of one rank in both phases."""
+    """Peak memory of one rank in each phase."""
     engine, kv_tokens = _engine_part(shape, setup)
-    largest = shape.vocab * shape.hidden * setup.engine_bytes
-    bucket = max(min(setup.bucket_bytes, shape.parameters * setup.engine_bytes), largest)
-    sync = Part("weight sync", 0, bucket if setup.ranks > 1 else 0, "one bucket of whole tensors")
-    return MemoryPlan((*_trainer_parts(shape, setup), engine, sync), kv_tokens)
+    return MemoryPlan((*_trainer_parts(shape, setup), engine, _sync_part(shape, setup)), kv_tokens, setup.split)
 
 
 def faults(plan: MemoryPlan, setup: MemorySetup, capacity: float) -> list[str]:
@@ -201,14 +188,22 @@ def faults(plan: MemoryPlan, setup: MemorySetup, capacity: float) -> list[str]:
             "(actor_rollout_ref.actor.ppo_max_token_len_per_gpu), optimizer_offload or LoRA"
         )
     if plan.rollout > capacity:
-        hint = f"actor_rollout_ref.rollout.gpu_memory_utilization of at most {max(0.0, free):.2f}" if setup.device_bytes else "a smaller kv_cache_memory_bytes"
+        hint = "a smaller kv_cache_memory_bytes"
+        if setup.on_gpu:
+            hint = f"actor_rollout_ref.rollout.gpu_memory_utilization of at most {max(0.0, free):.2f}"
         out.append(
             f"rollouts need {plan.rollout / GiB:.1f} GiB a rank and there are {capacity / GiB:.1f}: use {hint}, more ranks, "
             "or param_offload and optimizer_offload"
         )
+    if plan.sync > capacity:
+        out.append(
+            f"the weight sync needs {plan.sync / GiB:.1f} GiB a rank and there are {capacity / GiB:.1f}: use a smaller "
+            "actor_rollout_ref.rollout.update_weights_bucket_megabytes, more ranks, or optimizer_offload"
+        )
     if plan.kv_tokens < setup.row_tokens:
         out.append(
-            f"the KV cache holds {plan.kv_tokens:,} tokens, less than one trajectory of actor_rollout_ref.rollout.max_model_len = "
-            f"{setup.row_tokens:,}: raise gpu_memory_utilization or kv_cache_memory_bytes, or tensor_model_parallel_size"
+            f"the KV cache holds {plan.kv_tokens:,} tokens, less than one trajectory of "
+            f"actor_rollout_ref.rollout.max_model_len = {setup.row_tokens:,}: raise gpu_memory_utilization or "
+            "kv_cache_memory_bytes, or tensor_model_parallel_size"
         )
     return out

@@ -56,11 +56,14 @@ class ShardedModel:
             load_fsdp_optimizer(self.optimizer)
 
     def offload(self) -> None:
-        """Move to host memory what the config says does not stay on the device."""
+        """Move to host memory what the config says does not stay on the device, and give unused blocks back to a GPU:
+        the engine and other processes on it have allocators of their own."""
         if self.offloads_params:
             offload_fsdp2_model_to_cpu(self.module)
         if self.optimizer is not None and self.offloads_optimizer:
             offload_fsdp_optimizer(self.optimizer)
+        if get_device_name() == "cuda":
+            torch.cuda.empty_cache()
 
     def iter_weights(self, bucket_bytes: int) -> Iterator[tuple[str, torch.Tensor]]:
         """Whole weights under their Hugging Face names, adapters merged, tied copies left out.
@@ -73,9 +76,10 @@ class ShardedModel:
         sizes = [sum(part.numel() * part.element_size() for part in weight.parts()) for weight in weights]
         for bucket in buckets(sizes, bucket_bytes):
             chosen = [weights[index] for index in bucket]
-            whole = iter(gather_full([part for weight in chosen for part in weight.parts()], device))
+            whole = gather_full([part for weight in chosen for part in weight.parts()], device)
             for weight in chosen:
                 yield weight.name, weight.combine([next(whole) for _ in weight.parts()])
+            del whole  # or this bucket would wait for the next one to be gathered
 
 
 def build_sharded_model(
