@@ -89,19 +89,23 @@ class AgentTrainer:
             project_name=trainer.project_name, experiment_name=trainer.experiment_name,
             default_backend=[name for name in trainer.logger if name != "console"],  # the display is the console
             config=OmegaConf.to_container(self.config, resolve=True),
-            folder=self.folder, resume_step=self.step,
+            folder=self.folder, resume_step=None if trainer.val_only else self.step,
         )  # fmt: skip
-        self.episodes.cut_after(self.step)
-        total = trainer.total_training_steps
+        if not trainer.val_only:  # which plays no step anew
+            self.episodes.cut_after(self.step)
+        try:
+            self._all_steps(trainer.total_training_steps)
+        finally:
+            self.tracking.finish()  # a restart's trackers meet no run that is still open
+
+    def _all_steps(self, total: int) -> None:
+        trainer = self.config.trainer
         with TrainDisplay(total, trainer.experiment_name, history=self.tracking.history()) as self.display:
             self.rollouts.sync()  # before the first episode, a resumed run's too
-            if trainer.val_before_train and self.step == 0:
-                self._log(0, self._validate(0))
-            if trainer.val_only:
-                return
-            while self.step < total:
+            if trainer.val_only or (trainer.val_before_train and self.step == 0):
+                self._log(self.step, self._validate(self.step))
+            while self.step < total and not trainer.val_only:
                 self._one_step(self.step + 1, last=self.step + 1 == total)
-        self.tracking.finish()
 
     def _one_step(self, step: int, last: bool) -> None:
         trainer = self.config.trainer

@@ -108,7 +108,7 @@ def diary_of(monkeypatch, folder, *overrides) -> tuple[list, list[float]]:
     monkeypatch.setattr(agent_trainer, "start_workers", lambda *args, **kwargs: Workers(Trainers(diary), rollout=Engines(diary)))
     AgentTrainer(config, validate_config(config, check_machine=False)).fit()
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return diary, [row["rollout/policy_lag"] for row in rows if row["step"] > 0]
+    return diary, [row["rollout/policy_lag"] for row in rows if "rollout/policy_lag" in row]
 
 
 def steps(diary, phase):
@@ -150,6 +150,26 @@ def test_a_resumed_run_plays_what_one_never_killed_does(monkeypatch, tmp_path):
     resumed, again = diary_of(monkeypatch, tmp_path / "whole", *ahead, "trainer.total_training_steps=6")
     late = {step: version for step, version in steps(whole, "train").items() if step > 4}
     assert steps(resumed, "train") == late and again == lags
+
+
+def test_validating_a_checkpoint_plays_it_and_leaves_later_steps_alone(monkeypatch, tmp_path):
+    few = ["trainer.total_training_steps=4", "trainer.save_freq=2", "trainer.test_freq=-1", "trainer.val_before_train=false"]
+    diary_of(monkeypatch, tmp_path, *few)
+    source = f"trainer.resume_from_path={tmp_path / 'global_step_2'}"
+    told, lags = diary_of(monkeypatch, tmp_path, *few, "trainer.val_only=true", "trainer.resume_mode=resume_path", source)
+    assert told == [("val", 0, 2)] and lags == [0, 0, 0, 0]
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 2] and "val/A/success" in rows[-1]
+    assert len(list((tmp_path / "trajectories").glob("train_step_*.jsonl"))) == 4
+
+
+def test_trackers_are_closed_however_a_run_ends(monkeypatch, tmp_path):
+    closed = []
+    monkeypatch.setattr(agent_trainer.Tracking, "finish", lambda tracking: closed.append(tracking))
+    monkeypatch.setattr(AgentTrainer, "_one_step", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        diary_of(monkeypatch, tmp_path, "trainer.val_before_train=false")
+    assert len(closed) == 1
 
 
 def test_a_step_that_was_played_ahead_is_not_lost_or_mistaken():
