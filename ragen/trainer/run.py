@@ -83,7 +83,8 @@ def _ways_on(config, nodes: int, argv: list[str] | None = None) -> str:
     """What to type once a lost node was waited for in vain and ``nodes`` are left."""
     argv = [word for word in (sys.argv if argv is None else argv) if not word.startswith("trainer.nnodes=")]
     again = "Nothing has taken the lost node's place (trainer.restart_wait_s): the same command goes on once something has"
-    if not 0 < nodes < config.trainer.nnodes:
+    split = not config.actor_rollout_ref.hybrid_engine  # its rollout workers have nodes of their own
+    if split or not 0 < nodes < config.trainer.nnodes:
         return f"{again}."
     fewer = mask_text(shlex.join(["python", *argv, f"trainer.nnodes={nodes}"]))
     return f"{again}; with what is left: {fewer}"

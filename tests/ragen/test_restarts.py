@@ -41,7 +41,9 @@ def play(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(run_module.signal, "signal", lambda *args: None)  # pytest keeps its own handlers
         monkeypatch.setattr("sys.argv", ["train.py", "--config-name", "_12_nash", "trainer.nnodes=3", "model_path=a b"])
         usual = {"max_restarts": 0, "restart_wait_s": 300, "resume_mode": "disable", "nnodes": 3}
-        config = OmegaConf.create({"trainer": usual | settings | {"default_local_dir": str(tmp_path)}})
+        engine = {"hybrid_engine": settings.pop("hybrid_engine", True)}
+        trainer = usual | settings | {"default_local_dir": str(tmp_path)}
+        config = OmegaConf.create({"trainer": trainer, "actor_rollout_ref": engine})
         status = run(config, plan=None)
         return status, fits, capsys.readouterr().err
 
@@ -77,3 +79,4 @@ def test_missing_nodes_are_an_error_with_a_way_on(play):
     assert status == 1 and said.count("\n") == 1 and "restart_wait_s" in said
     assert said.endswith("with what is left: python train.py --config-name _12_nash 'model_path=a b' trainer.nnodes=2\n")
     assert "python" not in play(DEATH, ResourcesUnavailable("no room.", found=0), max_restarts=1)[2]
+    assert "python" not in play(DEATH, missing, max_restarts=1, hybrid_engine=False)[2]  # whose nodes they are is not known
