@@ -2,7 +2,7 @@
 
     python -m scripts.laptop_table --out outputs/laptop_table --table docs/laptop_scripts.md
 
-A script that has run already (its folder holds the last step) is not run again.
+A script that has run to its end (its folder holds ``wall.json``) is not run again, whatever ``--steps`` says.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def summary(name: str, folder: Path, steps: int) -> str:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     trained = [row for row in rows if row["step"] > 0]
     if not trained or trained[-1]["step"] < steps:
-        raise RuntimeError(f"{name}.sh: {folder}/metrics.jsonl ends at step {trained[-1]['step'] if trained else 0}, not {steps}")
+        end = trained[-1]["step"] if trained else 0
+        raise RuntimeError(f"{name}.sh: {folder}/metrics.jsonl ends at step {end}, not {steps}; remove the folder to run it anew")
     seconds = sorted(row["timing_s/step"] for row in trained)
     told = [ends(rows, key) for key in successes(rows, "val")] + [ends(trained, key, ENDS) for key in successes(trained, "train")]
     wall = json.loads((folder / "wall.json").read_text())["seconds"]

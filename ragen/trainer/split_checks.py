@@ -49,10 +49,9 @@ def check_ahead(config: Config) -> Iterator[str]:
     if algorithm["adv_estimator"] == "remax":
         yield f"{ahead}: remax's greedy episodes would be played by another policy than the sampled ones; use rollout_ahead=0"
     if not bypass and not correction["rollout_is"]:
-        yield (
-            f"{ahead}: episodes are an update old, and nothing makes up for that; leave {path}.bypass_mode at null "
-            f"(ratios against the policy that played), or set {path}.rollout_is=token"
-        )
+        # with rollout_rs, null would mean false
+        bypassing = "" if correction["rollout_rs"] else f"leave {path}.bypass_mode at null (ratios against the policy that played), or "
+        yield f"{ahead}: episodes are an update old, and nothing makes up for that; {bypassing}set {path}.rollout_is=token"
     loss = config["actor_rollout_ref"]["actor"]["policy_loss"]["loss_mode"]
     if bypass and loss == "gpg":
         yield f"{ahead}: policy_loss.loss_mode = gpg has no ratio to the policy that played; set {path}.rollout_is=token"

@@ -44,6 +44,10 @@ def test_what_cannot_work_is_refused_with_key_value_and_remedy(overrides, named)
     assert all(part in text for part in named), text
 
 
+def test_no_remedy_that_would_not_help():
+    assert "bypass_mode" not in problems(*AHEAD, f"{CORRECTION}.rollout_rs=token")
+
+
 def test_gpus_must_suffice_for_both_unless_a_cluster_is_joined(monkeypatch):
     from ragen.trainer import machine_checks
 
