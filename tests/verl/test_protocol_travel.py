@@ -95,6 +95,32 @@ def test_receive_buffers_are_used_again_but_never_while_visible():
     assert third.ctypes.data == address and np.array_equal(third, source[: len(third)])
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.bfloat16, torch.float32])
+def test_joined_parts_take_reused_memory_but_never_what_is_visible(dtype):
+    buffers._free.clear()  # of other tests
+    parts = [torch.randint(0, 2, (rows, 1 << 12)).to(dtype) for rows in (300, 0, 401)]
+    joined = buffers.cat(parts)
+    assert joined.dtype == dtype and torch.equal(joined, torch.cat(parts))
+    address, row = joined.data_ptr(), joined[-1]
+    del joined
+    again = buffers.cat(parts)  # a row of the first is alive
+    assert again.data_ptr() != address
+    again.zero_()
+    assert torch.equal(row, parts[2][-1])
+    known = {address, again.data_ptr()}
+    del row, again
+    assert buffers.cat(parts).data_ptr() in known
+
+
+def test_what_is_no_plain_array_is_joined_by_torch():
+    weights = torch.ones(600, 1 << 10, requires_grad=True)
+    joined = buffers.cat([weights, weights])
+    joined.sum().backward()
+    assert torch.equal(weights.grad, torch.full_like(weights, 2.0))
+    mixed = buffers.cat([weights.detach(), torch.ones(600, 1 << 10, dtype=torch.float64)])
+    assert mixed.dtype == torch.float64 and len(mixed) == 1200
+
+
 def test_future_collects_chunks_and_waits(monkeypatch):
     data, plain = make(6)
     halves = data.chunk(2)

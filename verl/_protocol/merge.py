@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tensordict import NonTensorData, NonTensorStack, TensorDict
 
+from verl._protocol import buffers
 from verl._protocol.checks import DataProtoError, deep_equal, shorten, tensors_equal
 
 
@@ -76,7 +77,16 @@ def concat_tensor_dicts(batches: Sequence[TensorDict | None]) -> TensorDict | No
                     f"concat: {key!r} has shape {tuple(batches[0][key].shape)} in part 0 and "
                     f"{tuple(batch[key].shape)} in part {i}: pad them to one length first"
                 )
-    return batches[0] if len(batches) == 1 else torch.cat(list(batches), dim=0)
+    if len(batches) == 1:
+        return batches[0]
+    if any(not isinstance(value, torch.Tensor) for batch in batches for value in batch.values()):
+        return torch.cat(list(batches), dim=0)  # nested TensorDicts, NonTensorData
+    devices = {batch.device for batch in batches}
+    return TensorDict(
+        {key: buffers.cat([batch[key] for batch in batches]) for key in batches[0].keys()},  # noqa: SIM118  it iterates over rows
+        batch_size=[sum(len(batch) for batch in batches), *batches[0].batch_size[1:]],
+        device=devices.pop() if len(devices) == 1 else None,
+    )
 
 
 def concat_numpy_dicts(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
