@@ -50,7 +50,7 @@ class Rollouts:
             actor.sync_weights(self.policy_version)
         else:
             sent, taken = actor.sync_rollout_weights(), rollout.sync_rollout_weights(self.policy_version)
-            actor.gather(sent, "sync_rollout_weights")
+            actor.gather(sent, "sync_rollout_weights", beside=taken)
             rollout.gather(taken, "sync_rollout_weights")
         self._engine_version = self.policy_version
 

@@ -152,7 +152,7 @@ def _build(workers: Workers) -> None:
     everyone = 1 + workers.rollout.world_size
     met = workers.actor.create_weight_sync_group(address, int(port), 0, everyone)
     also_met = workers.rollout.create_weight_sync_group(address, int(port), 1, everyone)
-    workers.actor.gather(met, "create_weight_sync_group")
+    workers.actor.gather(met, "create_weight_sync_group", beside=also_met)
     workers.rollout.gather(also_met, "create_weight_sync_group")
 
 

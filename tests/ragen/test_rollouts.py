@@ -87,7 +87,7 @@ class Trainers:
     def sync_rollout_weights(self):
         return ["sent"]
 
-    def gather(self, refs, method):
+    def gather(self, refs, method, beside=()):
         return [None]
 
     def checkpoint_bytes(self):

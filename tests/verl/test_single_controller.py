@@ -274,11 +274,20 @@ def check_a_death_in_a_watched_group_ends_the_wait_for_another(adders, fragile):
     assert adders.same(1) == [(0, 1), (1, 1)]
 
 
+def check_an_exception_in_a_partner_ends_the_wait(adders, fragile):
+    refs = adders.execute_all_async("execute_func_rank_zero", time.sleep, 4)
+    start = time.monotonic()
+    with pytest.raises(WorkerError, match=r"(?s)rank 1 failed in 'a long call'.*as ordered"):
+        adders.gather(refs, "a long call", beside=fragile.execute_all_async("raise_on", 1, KeyError))
+    assert time.monotonic() - start < 3
+
+
 def test_deaths_and_exceptions_are_noticed_and_named(adders, fragile_pool):
     """One after the other on as few groups as will do: starting processes is what takes the time."""
     group = RayWorkerGroup(fragile_pool, RayClassWithInitArgs(Fragile), name_prefix="fragile")
     pids = group.pid()
     check_exceptions_are_named_and_the_group_lives_on(group)
+    check_an_exception_in_a_partner_ends_the_wait(adders, group)
     check_a_worker_killed_in_mid_call_is_named(group)
     check_killing_ends_the_survivors(group, pids)
     rebuilt = RayWorkerGroup(fragile_pool, RayClassWithInitArgs(Fragile), name_prefix="fragile")

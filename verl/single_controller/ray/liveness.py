@@ -81,19 +81,26 @@ def gather(
     ranks: Sequence[int] | None = None,
     peers: Peers | None = None,
     watches: Sequence[NodeWatch] = (),
+    beside: Sequence[Any] = (),
 ) -> list[Any]:
     """Values of ``refs``, where ``refs[i]`` is a call on ``workers[ranks[i]]`` (default: on ``workers[i]``).
 
+    ``beside``: calls on the ranks of another group without which these do not come to their end.
+
     Raises :class:`WorkerDied` for a dead worker (one of ``peers`` too, or one on a node that ``watches`` find lost),
-    :class:`~verl.single_controller.base.errors.WorkerError` for one whose method raised, ``TimeoutError`` after
-    ``timeout_s`` seconds (default: wait for ever).
+    :class:`~verl.single_controller.base.errors.WorkerError` for one whose method raised (``beside`` too), ``TimeoutError``
+    after ``timeout_s`` seconds (default: wait for ever).
     """
+    partners = dict(zip(beside, range(len(beside)), strict=True))
     pending = dict(zip(refs, range(len(refs)) if ranks is None else ranks, strict=True))
     values: dict[Any, Any] = {}
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while pending:
-        ready, _ = ray.wait(list(pending), num_returns=1, timeout=POLL_S)
+        ready, _ = ray.wait([*pending, *partners], num_returns=1, timeout=POLL_S)
         for ref in ready:
+            if ref in partners:
+                _raise_if_failed(ref, partners.pop(ref), method)
+                continue
             rank = pending.pop(ref)
             try:
                 values[ref] = ray.get(ref)
@@ -110,6 +117,16 @@ def gather(
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"ranks {sorted(pending.values())} did not finish {method!r} within {timeout_s:g} s")
     return [values[ref] for ref in refs]
+
+
+def _raise_if_failed(ref: Any, rank: int, method: str) -> None:
+    """A death is left to the watch over the peers, which knows whose it is."""
+    try:
+        ray.get(ref)
+    except RayTaskError as error:
+        raise worker_error(error.cause, rank, method, str(error)) from error
+    except _DEATHS:
+        return
 
 
 def _end_of(worker: Any, rank: int, method: str, error: BaseException) -> Exception:

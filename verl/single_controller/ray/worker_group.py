@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -232,10 +232,14 @@ class RayWorkerGroup(WorkerGroup):
         """The same as :meth:`execute_rank_zero_async`."""
         return self.execute_rank_zero_async(method_name, *args, **kwargs)
 
-    def gather(self, refs: list[Any], method_name: str = "a non-blocking call", ranks: list[int] | None = None) -> list[Any]:
+    def gather(
+        self, refs: list[Any], method_name: str = "a non-blocking call", ranks: list[int] | None = None, beside: Sequence[Any] = ()
+    ) -> list[Any]:
         """Values of object references (of ``ranks``, by default of 0, 1, ...), with a dead or failing
-        worker named (``ray.get`` would wait for ever where the others are stuck)."""
-        return liveness.gather(self._workers, refs, method_name, ranks=ranks, peers=self._peers, watches=self._node_watches())
+        worker named (``ray.get`` would wait for ever where the others are stuck). ``beside``: calls of a watched group
+        that these wait for: one that raises ends the wait."""
+        watches = self._node_watches()
+        return liveness.gather(self._workers, refs, method_name, ranks=ranks, peers=self._peers, watches=watches, beside=beside)
 
     def is_ref(self, value: Any) -> bool:
         return isinstance(value, ray.ObjectRef)
