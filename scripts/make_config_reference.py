@@ -116,7 +116,8 @@ def _keys() -> Iterator[str]:
     titles = {
         "model_path": "The model", "seed": "Seeds", "ctx_manager": "Prompts", "agent_proxy": "Episodes",
         "es_manager": "Which games, how many",
-        "schedule": "Schedule", "collapse_detection": "Collapse diagnostics", "custom_envs": "Tags", "actor_rollout_ref": "Policy and engine", "critic": "Critic",
+        "schedule": "Schedule", "collapse_detection": "Collapse diagnostics", "custom_envs": "Tags",
+        "actor_rollout_ref": "Policy and engine", "critic": "Critic",
         "algorithm": "Algorithm", "trainer": "Run", "rollout": "Rollout workers", "ray_kwargs": "Ray",
     }  # fmt: skip
     for section, title in titles.items():

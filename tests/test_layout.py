@@ -1,6 +1,8 @@
 """Imports point one way (docs/decisions.md): verl never knows ragen, and within ragen nobody looks upward."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,8 @@ def test_library_code_logs_and_does_not_print():
             tree = ast.parse(path.read_text(encoding="utf-8"))
             calls = [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "print"]
             assert not calls, f"{path}: print on lines {calls}"
+
+
+def test_the_style_that_pyproject_asks_for_is_kept():
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", str(ROOT)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr

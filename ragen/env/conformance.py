@@ -253,7 +253,7 @@ def _require(condition: bool, message: str) -> None:
 
 def _same(a: Any, b: Any, what: str) -> None:
     if a != b:
-        different = next((pair for pair in zip(a, b) if pair[0] != pair[1]), (a, b)) if isinstance(a, (list, tuple)) else (a, b)
+        different = next((pair for pair in zip(a, b, strict=False) if pair[0] != pair[1]), (a, b)) if isinstance(a, (list, tuple)) else (a, b)
         raise ContractError(f"{what} differ:\n  {different[0]!r:.500}\n  {different[1]!r:.500}")
 
 

@@ -66,7 +66,7 @@ class Trajectory:
     success: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
     messages: list[dict] = field(default_factory=list)
-    policy_version: int = 0  # updates that the weights that sampled it had seen
+    policy_version: int = 0  # of the weights that sampled it; differences count updates
     error: str = ""
 
     @property

@@ -99,7 +99,7 @@ class Endpoint:
             async with self._session.post(self.url, json=body, headers=self.keys.headers(), timeout=timeout) as response:
                 status, after = response.status, response.headers.get("Retry-After", "")
                 text = (await response.read()).decode("utf-8", errors="replace")
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise TryAgain(f"no answer within {rule.timeout_s:g} s") from None
         except (aiohttp.ClientError, OSError) as fault:
             raise TryAgain(self.keys.redact(f"{type(fault).__name__}: {fault}")) from None

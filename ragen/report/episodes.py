@@ -111,7 +111,7 @@ def choose(cards: Iterable[Card], limit: int, keep: Iterable[Card] = ()) -> list
         return cards
     each = max(2, limit // max(1, len(by_file)))
     chosen = set(kept)
-    for path, members in by_file.items():
+    for members in by_file.values():
         chosen.update(list(dict.fromkeys(_worth_reading(members)))[:each])
     return [card for card in cards if card in chosen]
 

@@ -30,12 +30,19 @@ _BLOCKS = re.compile(r"<(think|answer)>(.*?)</\1>", re.DOTALL)
 _OUTCOME_STYLES = {"win": "bold blue", "draw": "bold", "loss": "bold dark_orange", "aborted": "bold magenta", "truncated": "bold magenta"}
 
 
+#: (field of a card, option that chooses by it)
+_FILTERS = (
+    ("phase", "phase"), ("tag", "task"), ("opponent", "opponent"), ("outcome", "outcome"), ("step", "step"), ("group", "group"), ("member", "member"),
+)  # fmt: skip
+
+
 def show(args: argparse.Namespace, console: Console | None = None) -> int:
     """``python -m ragen.report show``: the headline, unless the arguments choose episodes."""
     console = console or Console()
     run = load_run(args.run)
     cards = index_run(run)
-    chooses = any(getattr(args, name) is not None for name in ("step", "phase", "task", "opponent", "outcome", "group", "member", "worst", "best", "first", "tokens"))
+    chosen_by = (*(option for _, option in _FILTERS), "worst", "best", "first", "tokens")
+    chooses = any(getattr(args, name) is not None for name in chosen_by)
     if not chooses:
         print_headline(console, run, headline(run, cards))
         return 0
@@ -61,7 +68,7 @@ def pick(cards: list[Card], args: argparse.Namespace) -> tuple[list[Card], int]:
     if not cards:
         raise ReportError(f"{args.run}: the run wrote no trajectories")
     fit = cards
-    for name, option in (("phase", "phase"), ("tag", "task"), ("opponent", "opponent"), ("outcome", "outcome"), ("step", "step"), ("group", "group"), ("member", "member")):
+    for name, option in _FILTERS:
         wanted = getattr(args, option)
         if wanted is None:
             continue

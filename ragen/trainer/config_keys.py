@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from verl.utils.config_check import (
-    Absent, Field, KeyTable, boolean, choice, integer, list_of, mapping, number, optional, text,
+    Absent,
+    Field,
+    KeyTable,
+    boolean,
+    choice,
+    integer,
+    list_of,
+    mapping,
+    number,
+    optional,
+    text,
 )
 from verl.utils.verl_keys import IMPLEMENTED as VERL_IMPLEMENTED
 from verl.utils.verl_keys_absent import ABSENT as VERL_ABSENT

@@ -127,7 +127,6 @@ class StepMetrics:
         firsts = [turns[0] is not None for turns in thoughts if turns]
         if not every:
             return {}
-        rng = derived_rng(int(self.config.seed.train), "collapse", step)
         found = {
             "collapse/valid_thinking_rate": sum(every) / len(every),
             "collapse/first_turn_num_total": float(len(firsts)),
@@ -137,6 +136,7 @@ class StepMetrics:
         for name, prefix, choose in _KINDS:
             if section[f"{name}_enabled"]:
                 started = time.perf_counter()
+                rng = derived_rng(int(self.config.seed.train), "collapse", step, name)
                 chosen = choose(thoughts, int(section.num_samples), rng)
                 found |= compute_collapse_metrics(chosen, self._log_probs, self.pad_id, int(section.micro_batch_size), prefix)
                 found[f"timing_s/collapse_{name}_step"] = time.perf_counter() - started

@@ -46,7 +46,7 @@ class PlayingMixin:
     """
 
     proxy: AgentProxy | None = None
-    #: how many updates the engine's weights have seen; every trajectory carries it
+    #: of the engine's weights; every trajectory carries it, and differences count updates
     policy_version: int = 0
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import sympy
@@ -44,7 +45,7 @@ def cases(gift_data):
 def test_all_equivalence_cases(cases):
     assert len(cases) == 138
     verdicts = judge_many([(c["gold"], c["pred"]) for c in cases], timeout=20)
-    differing = {(c["gold"], c["pred"]) for c, verdict in zip(cases, verdicts) if verdict != c["expected"]}
+    differing = {(c["gold"], c["pred"]) for c, verdict in zip(cases, verdicts, strict=False) if verdict != c["expected"]}
     assert differing == set(DISAGREEMENTS)
 
 
@@ -54,8 +55,8 @@ def test_verdicts_that_reward_hacking_would_like():
     right = [("\\text{east}", "East"), ("\\frac{3}{4}", "0.75"), ("1,2", "2,1"), ("4", "x=4"), ("\\$18.90", "18.9"),
              ("1000", "1,000"), ("36^\\circ", "36"), ("5", "$\\boxed{5}$."), ("\\frac{1}{2}", "-3/-6")]
     verdicts = judge_many(wrong + right, timeout=20)
-    assert [pair for pair, verdict in zip(wrong, verdicts) if verdict] == []
-    assert [pair for pair, verdict in zip(right, verdicts[len(wrong):]) if not verdict] == []
+    assert [pair for pair, verdict in zip(wrong, verdicts, strict=False) if verdict] == []
+    assert [pair for pair, verdict in zip(right, verdicts[len(wrong):], strict=False) if not verdict] == []
 
 
 def test_a_hostile_answer_is_stopped_off_the_main_thread_and_the_pool_lives_on():
@@ -239,7 +240,7 @@ def test_workers_end_with_their_parent():
             os.kill(pid, 0)
         except ProcessLookupError:
             return
-        if open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] == "Z":
+        if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
             return  # ended, not yet reaped by whoever adopted it
         time.sleep(0.1)
     pytest.fail(f"worker {pid} outlived its parent")

@@ -31,10 +31,10 @@ INCOMPLETE_SUPPORT_ENUMERATION = {
 def is_equilibrium(row, column, x, y, tolerance=Fraction(1, 10**6)) -> bool:
     """The definition, in exact arithmetic: no pure action beats the mixture of either player."""
     x, y = ([Fraction(p).limit_denominator(10**5) for p in s] for s in (x, y))
-    by_row = [sum(v * q for v, q in zip(line, y)) for line in row]
-    by_column = [sum(line[j] * p for line, p in zip(column, x)) for j in range(len(y))]
-    value_row = sum(p * v for p, v in zip(x, by_row))
-    value_column = sum(q * v for q, v in zip(y, by_column))
+    by_row = [sum(v * q for v, q in zip(line, y, strict=True)) for line in row]
+    by_column = [sum(line[j] * p for line, p in zip(column, x, strict=True)) for j in range(len(y))]
+    value_row = sum(p * v for p, v in zip(x, by_row, strict=True))
+    value_column = sum(q * v for q, v in zip(y, by_column, strict=True))
     return max(by_row) - value_row <= tolerance and max(by_column) - value_column <= tolerance
 
 
@@ -59,7 +59,7 @@ def test_equilibria_agree_with_the_shared_data(gift_data, file):
 def test_the_nine_games_are_the_shared_data(gift_data):
     rows = [json.loads(line) for line in (gift_data / "games/gift_matrix_games.jsonl").read_text().splitlines()]
     assert {r["name"].removeprefix("gift_"): MatrixGame(*(tuple(map(tuple, r[s])) for s in "AB")) for r in rows} == PAPER_GAMES
-    assert SIGN_FLIPPED == tuple(r["name"].removeprefix("gift_") for r in rows[:7])
+    assert tuple(r["name"].removeprefix("gift_") for r in rows[:7]) == SIGN_FLIPPED
 
 
 @pytest.mark.parametrize("name", PAPER_GAMES)
@@ -139,7 +139,7 @@ def test_every_presentation_tells_the_whole_game(name, role):
         own = np.array(mine) if role == "row" else np.array(mine).T
         assert numbers[:6] == [str(v) for v in own.ravel()]
     else:
-        assert all(int(b) == int(a) + 100 for a, b in zip(numbers[::2], numbers[1::2]))
+        assert all(int(b) == int(a) + 100 for a, b in zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def test_the_env_pays_and_refuses():
@@ -175,7 +175,7 @@ def test_fairness_over_10000_seeds():
     for seed in range(10_000):
         env.reset(seed=seed)
         drawn.append((env.role(0), env.game_name, env.offset, env.presentation, env.sign, env._names[0]))
-    roles, games, offsets, presentations, _, _ = map(Counter, zip(*drawn))
+    roles, games, offsets, presentations, _, _ = map(Counter, zip(*drawn, strict=True))
     assert spread_evenly(roles, 2)
     assert spread_evenly(games, 9)
     assert spread_evenly(offsets, 3)

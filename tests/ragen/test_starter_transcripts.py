@@ -29,7 +29,7 @@ INSTRUCTION = format_instruction(enable_think=True)
 def test_every_line_of_a_working_is_true_and_ends_in_the_sum(a, b):
     told = add_by_digits(a, b)
     sums = re.findall(r"([\d+*-]+)=(-?\d+)", told)
-    assert sums and all(eval(left) == int(right) for left, right in sums)  # noqa: S307: digits and signs alone
+    assert sums and all(eval(left) == int(right) for left, right in sums)  # digits and signs alone
     tens, units = int(sums[-1][1]), int(sums[0][1]) % 10
     assert 10 * tens + units == abs(a + b)
 
@@ -85,7 +85,7 @@ def test_a_transcript_reads_as_the_episode_would(monkeypatch, chatml):
         rng.choices([0], [1.0])
         replies = iter(m["content"] for m in transcript.messages if m["role"] == "assistant")
 
-        def write(prompt, params):
+        def write(prompt, params, replies=replies):
             return chatml(next(replies), add_special_tokens=False)["input_ids"] + [chatml.eos_token_id]
 
         subs = [{"env_type": name, "env_config": dict(CONFIGS[name])} for name in (MATH, NASH)]

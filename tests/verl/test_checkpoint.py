@@ -22,9 +22,9 @@ from verl.utils.checkpoint import (
     CorruptCheckpoint,
     DiskFull,
     find_latest_ckpt_path,
+    manifest,
     resolve_resume,
 )
-from verl.utils.checkpoint import manifest
 from verl.utils.checkpoint.checkpoint_manager import read_tracker, whole_checkpoints, write_tracker
 from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
 from verl.utils.checkpoint.shared_folder import check_shared_folder, confirm_shared_folder

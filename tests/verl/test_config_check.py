@@ -5,7 +5,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verl.utils.config_check import (
-    Absent, ConfigError, KeyTable, Report, boolean, choice, either, integer, list_of, number, optional, text,
+    Absent,
+    ConfigError,
+    KeyTable,
+    Report,
+    boolean,
+    choice,
+    either,
+    integer,
+    list_of,
+    number,
+    optional,
+    text,
 )
 
 TABLE = KeyTable(

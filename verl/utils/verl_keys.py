@@ -9,7 +9,17 @@ from __future__ import annotations
 
 from verl.trainer.ppo.registry import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
 from verl.utils.config_check import (
-    Field, boolean, choice, either, integer, list_of, mapping, number, optional, registered, text,
+    Field,
+    boolean,
+    choice,
+    either,
+    integer,
+    list_of,
+    mapping,
+    number,
+    optional,
+    registered,
+    text,
 )
 
 ADV_ESTIMATORS = (

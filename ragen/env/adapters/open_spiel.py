@@ -68,7 +68,7 @@ class OpenSpielEnv(Env):
 
     def _draw_chance(self) -> None:
         while self.state.is_chance_node():
-            actions, weights = zip(*self.state.chance_outcomes())
+            actions, weights = zip(*self.state.chance_outcomes(), strict=True)
             rng = derived_rng("open_spiel", self.seed, tuple(self.state.history()))
             self.state.apply_action(rng.choices(actions, weights)[0])
 

@@ -34,7 +34,7 @@ class MmluEnv(SoloEnv):
         self.order = list(range(len(self.question.choices)))
         if self.config.shuffle_choices:
             rng.shuffle(self.order)
-        choices = "\n".join(f"{letter}. {self.question.choices[i]}" for letter, i in zip(LETTERS, self.order))
+        choices = "\n".join(f"{letter}. {self.question.choices[i]}" for letter, i in zip(LETTERS, self.order, strict=False))
         return f"{self.question.question}\n{choices}\n{rng.choice(INSTRUCTIONS)}"
 
     def legal(self, seat: int) -> tuple[str, ...]:

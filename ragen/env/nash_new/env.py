@@ -59,7 +59,7 @@ class NashEnv(SoloEnv):
     def _telling(self, rng: random.Random) -> Telling:
         mine, theirs = self.game
         if self.side == "column":
-            mine, theirs = (tuple(zip(*m)) for m in (theirs, mine))
+            mine, theirs = (tuple(zip(*m, strict=True)) for m in (theirs, mine))
         me, other = action_names(rng, len(mine), len(mine[0]), self.config.labels)
         return Telling(self.side, mine, theirs, me, other)
 

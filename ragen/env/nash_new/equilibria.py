@@ -91,7 +91,7 @@ def _vertices(payoffs: np.ndarray, own: list[int], replies: list[int]) -> dict[f
     slack = bounds - points @ planes.T
     return {
         frozenset(labels[i] for i in np.flatnonzero(np.abs(s) < _TIGHT)): np.where(np.abs(z) < _TIGHT, 0.0, z)
-        for z, s in zip(points, slack)
+        for z, s in zip(points, slack, strict=True)
         if s.min() > -_TIGHT
     }
 

@@ -67,7 +67,7 @@ def generate_game(rng: random.Random, size: int, limit: int = 20) -> PlantedGame
         column = _indifferent(rng, columns, x, limit)
         if row is None or column is None:
             continue
-        game = MatrixGame(row, tuple(zip(*column)))
+        game = MatrixGame(row, tuple(zip(*column, strict=True)))
         if not solve(*game).degenerate:
             return PlantedGame(game, x, y)
 
@@ -84,10 +84,10 @@ def _indifferent(rng: random.Random, support: list[int], other: tuple[int, ...],
     same on ``support`` and lower elsewhere. ``None`` if an entry falls outside ``+-limit``."""
     pivot = other.index(1)  # the entry with weight 1 can absorb any difference and stay an integer
     lines = [[rng.randint(0, 9) for _ in other] for _ in other]
-    level = sum(w * v for w, v in zip(other, lines[support[0]]))
+    level = sum(w * v for w, v in zip(other, lines[support[0]], strict=True))
     for i, line in enumerate(lines):
         target = level if i in support else level - rng.randint(1, 2 * sum(other))
-        line[pivot] += target - sum(w * v for w, v in zip(other, line))
+        line[pivot] += target - sum(w * v for w, v in zip(other, line, strict=True))
         if abs(line[pivot]) > limit:
             return None
     return tuple(map(tuple, lines))

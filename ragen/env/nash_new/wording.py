@@ -39,17 +39,17 @@ class Telling:
 
     def oriented(self, payoffs: Matrix) -> Matrix:
         """``payoffs`` laid out [row][column] of the table that :meth:`sides` describes."""
-        return payoffs if self.role == "row" else tuple(zip(*payoffs))
+        return payoffs if self.role == "row" else tuple(zip(*payoffs, strict=True))
 
 
 def _grid(corner: str, rows: tuple[str, ...], columns: tuple[str, ...], cells: list[list[str]], bar: str) -> str:
     lines = [bar.join((corner, *columns))]
-    lines += [bar.join((name, *line)) for name, line in zip(rows, cells)]
+    lines += [bar.join((name, *line)) for name, line in zip(rows, cells, strict=True)]
     return "\n".join(lines)
 
 
 def _pairs(t: Telling) -> list[list[str]]:
-    return [[f"({m}, {o})" for m, o in zip(ms, os)] for ms, os in zip(t.oriented(t.mine), t.oriented(t.theirs))]
+    return [[f"({m}, {o})" for m, o in zip(ms, os, strict=True)] for ms, os in zip(t.oriented(t.mine), t.oriented(t.theirs), strict=True)]
 
 
 def two_tables(t: Telling) -> str:
@@ -179,5 +179,5 @@ def action_names(rng: random.Random, mine: int, others: int, labels: str) -> tup
     kinds = [labels if labels != "random" else rng.choice(("numbers", "letters")) for _ in range(2)]
     return tuple(  # type: ignore[return-value]
         tuple(str(i + 1) if kind == "numbers" else chr(ord("A") + i) for i in range(n))
-        for kind, n in zip(kinds, (mine, others))
+        for kind, n in zip(kinds, (mine, others), strict=True)
     )

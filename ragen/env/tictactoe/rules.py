@@ -5,7 +5,7 @@ A board is a string of nine characters in reading order, ``.`` empty, ``O`` (mov
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 EMPTY_BOARD = "." * 9
 LINES = ((0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6))
@@ -42,7 +42,7 @@ def play(board: str, cell: int) -> str:
     return board[:cell] + to_move(board) + board[cell + 1 :]
 
 
-@lru_cache(maxsize=None)
+@cache
 def value(board: str) -> int:
     """Result under perfect play from here on: 1 if O wins, -1 if X wins, 0 a draw."""
     won = winner(board)
@@ -54,7 +54,7 @@ def value(board: str) -> int:
     return max(values) if to_move(board) == "O" else min(values)
 
 
-@lru_cache(maxsize=None)
+@cache
 def best_cells(board: str) -> tuple[int, ...]:
     """Cells that keep the value of the position (all perfect moves)."""
     target = value(board)

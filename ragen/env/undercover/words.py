@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import unicodedata
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ Pair = tuple[str, str]
 DESCRIBED = "described"
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_pairs(path: str | None = None) -> tuple[Pair, ...]:
     """The pairs of a list, in its order; ``None`` is the project's own, :data:`DESCRIBED` the part of
     it that scripted players know something about. Read once a process.
@@ -65,7 +65,7 @@ def _pair(row: object, number: int, file: Path) -> Pair:
     return " ".join(words[0].split()), " ".join(words[1].split())
 
 
-@lru_cache(maxsize=None)
+@cache
 def knowledge() -> dict[str, tuple[str, ...]]:
     """What the own list says of each word (lower case): its own phrases and those it shares. The
     pairs are dissolved, so that knowing a word does not tell its partner."""
