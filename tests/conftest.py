@@ -1,6 +1,8 @@
 """Shared fixtures. Data that the project does not ship comes from ``GIFT_DATA``."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,3 +17,15 @@ def gift_data() -> Path:
     if not Path(root).is_dir():
         pytest.skip(f"GIFT_DATA={root} is not a folder")
     return Path(root)
+
+
+@pytest.fixture(scope="module")
+def ray_apart():
+    """An environment in which a simulated Ray cluster meets no other of this machine."""
+    folder = tempfile.mkdtemp(prefix="r_")  # short: Ray's sockets lie below it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("RAY_worker_niceness", "0")
+        patch.delenv("RAY_ADDRESS", raising=False)
+        yield
+    shutil.rmtree(folder, ignore_errors=True)

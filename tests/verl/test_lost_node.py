@@ -2,9 +2,7 @@
 
 import logging
 import os
-import shutil
 import signal
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,20 +21,14 @@ NOTICED_WITHIN_S = 10
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(ray_apart):
     """A head node of one CPU, with the driver on it."""
-    folder = tempfile.mkdtemp(prefix="r_")  # short, and not where other clusters of this machine are looked for
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", folder)
-        patch.setenv("RAY_worker_niceness", "0")
-        patch.delenv("RAY_ADDRESS", raising=False)
-        ray.cloudpickle.register_pickle_by_value(controller_workers)  # Ray's processes do not look into this folder
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-        yield cluster
-        ray.shutdown()
-        cluster.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
+    ray.cloudpickle.register_pickle_by_value(controller_workers)  # Ray's processes do not look into this folder
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
 
 
 def two_nodes() -> RayResourcePool:
