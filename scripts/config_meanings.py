@@ -66,13 +66,16 @@ MEANINGS = {
     # filter
     "rollout_filter_type": "which scores are kept; std and std_rev are RAGEN's older names of largest and smallest",
     "rollout_filter_metric": "score of a group: standard deviation (reward_variance), mean or sum of its rewards, ...",
-    "rollout_filter_include_zero": "false: groups of score 0 are never kept",
+    "rollout_filter_include_zero": "false: groups of score 0 are never kept; null: false for estimators that compare the members of a group "
+    "(unless algorithm.zero_advantages=train), else true",
     "rollout_filter_top_p_prob_mode": "top_p: shares are proportional to scores (linear) or softmax(scores)",
     "rollout_filter_selection_eps": "top_p, linear: slack of the sum to be reached",
-    "rollout_filter_empty_stop_steps": "end the run after so many steps in a row with nothing kept; 0: never",
+    "rollout_filter_empty_stop_steps": "end the run after so many steps in a row without any signal; 0: never",
     # algorithm
     "algorithm.gamma": "discount between tokens",
     "algorithm.lam": "lambda of GAE",
+    "zero_advantages": "rows whose advantages are all zero (by group for estimators that compare a group): leave_out, or train on their entropy "
+    "and KL terms alone, as the reference does",
     "gdpo_reward_weights": "gdpo: weights of gdpo_reward_keys; null: 1 each",
     "use_kl_in_reward": "take the KL to the reference off the rewards",
     "kl_penalty": "its estimator",

@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import yaml  # noqa: E402
+from omegaconf import OmegaConf  # noqa: E402
 
 from ragen.env import REGISTERED_ENVS, env_config_class  # noqa: E402
 from ragen.players.remote import RemoteConfig  # noqa: E402
@@ -88,10 +88,8 @@ def comments() -> dict[str, str]:
 
 def defaults() -> dict:
     """The values of base.yaml and ppo_trainer.yaml, as written (``${...}`` is not resolved)."""
-    merged: dict = {}
-    for name in ("ppo_trainer.yaml", "base.yaml"):
-        merged |= yaml.safe_load((CONFIG_DIR / name).read_text(encoding="utf-8"))
-    return merged
+    merged = OmegaConf.merge(*[OmegaConf.load(CONFIG_DIR / name) for name in ("ppo_trainer.yaml", "base.yaml")])
+    return OmegaConf.to_container(merged)
 
 
 def meaning(key: str, beside: dict[str, str]) -> str:

@@ -232,6 +232,9 @@ def dead_opponent(history: History) -> str | None:
     "Make the task easier or harder (opponent, difficulty), raise the temperature or group_size: groups whose members all earn the same teach nothing.",
 )  # fmt: skip
 def no_signal(history: History) -> str | None:
+    if number(history[-1], "actor/no_signal"):
+        steps = [value for row in history if (value := number(row, "actor/no_signal")) is not None]
+        return f"{sum(steps):.0f} of {len(steps)} steps, this one among them, had no advantage anywhere and changed no weight."
     with_signal, total = (_tail(history, f"rollout/groups_{name}") for name in ("with_signal", "total"))
     if not with_signal or not total or sum(total) == 0:
         return None

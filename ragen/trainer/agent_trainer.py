@@ -23,15 +23,16 @@ from ragen.llm_agent.es_manager import TRAIN, VAL, read_tags
 from ragen.llm_agent.trajectory import ABORTED, Trajectory
 from ragen.report.console import TrainDisplay
 from ragen.trainer import update_batch
-from ragen.trainer.credit import TOKEN_LEVEL, compute_advantages
+from ragen.trainer.credit import TOKEN_LEVEL, compute_advantages, rows_with_signal
 from ragen.trainer.difficulty import DifficultyMemory
 from ragen.trainer.plan import bypasses_old_log_probs
 from ragen.trainer.play_orders import collect, play_orders
-from ragen.trainer.rollout_filter import EmptyStop, FilterResult, RolloutFilterConfig, filter_rollouts
+from ragen.trainer.rollout_filter import EmptyStop, FilterResult, filter_of, filter_rollouts
 from ragen.trainer.rollout_metrics import rollout_metrics, task_metrics
 from ragen.trainer.rollouts import Rollouts
 from ragen.trainer.step_metrics import StepMetrics
 from ragen.trainer.trajectory_log import TrajectoryLog, sample_generations
+from ragen.trainer.trajectory_rows import TrajectoryRows
 from ragen.trainer.worker_setup import START_WAIT_S, Workers, start_workers
 from ragen.workers.playing import PlayOrder
 from verl.protocol import DataProto, pad_dataproto_to_divisor, unpad_dataproto
@@ -61,7 +62,7 @@ class AgentTrainer:
         model = config.actor_rollout_ref.model
         self.tokenizer = hf_tokenizer(model.path, trust_remote_code=bool(model.trust_remote_code))
         self.pad_id = self.tokenizer.pad_token_id
-        self.filter = RolloutFilterConfig.from_rollout(config.actor_rollout_ref.rollout)
+        self.filter = filter_of(config)
         self.kl_controller = get_kl_controller(config.algorithm.kl_ctrl)
         self.empty_stop = EmptyStop(self.filter.empty_stop_steps)
         self.difficulty = DifficultyMemory.from_tags(self.tags[TRAIN])
@@ -133,7 +134,7 @@ class AgentTrainer:
             batch, kept = self._kept_batch(trajectories, metrics)
         if batch is None:
             self.episodes.write(step, TRAIN, trajectories, kept=set())
-            return metrics
+            return metrics | self._signal(False)
         if self.config.algorithm.adv_estimator == "remax":
             with self._timed(metrics, "gen_max"):
                 batch.batch["reward_baselines"] = self._greedy_rewards(batch, step)
@@ -185,13 +186,12 @@ class AgentTrainer:
         """The rows to train on: groups with signal, episodes that were played to an end of their own."""
         usable = [i for i, t in enumerate(trajectories) if t.status != ABORTED and t.turns]
         if not usable:
-            metrics |= self.empty_stop.update(True)
             return None, set()
         batch = build_batch(trajectories, self.pad_id)
         if self.filter.metric.startswith("entropy"):
             batch = self._with_entropy(batch)
         result = self._filter(batch, trajectories, usable)
-        metrics |= result.metrics | self.empty_stop.update(result.empty)
+        metrics |= result.metrics
         if result.empty:
             return None, set()
         kept = {i for i, keep in zip(usable, result.rows, strict=True) if keep}
@@ -243,7 +243,12 @@ class AgentTrainer:
             return batch
         from verl.trainer.ppo.rollout_correction import compute_rollout_correction_and_add_to_batch
 
-        batch, found = compute_rollout_correction_and_add_to_batch(batch, correction)
+        rows = TrajectoryRows(batch)  # a sequence's ratio is that of the whole trajectory
+        joined = rows.join_batch(batch, ("old_log_probs", "rollout_log_probs", "response_mask"))
+        joined, found = compute_rollout_correction_and_add_to_batch(joined, correction)
+        for name in ("response_mask", "rollout_is_weights"):
+            if name in joined.batch.keys():
+                batch.batch[name] = rows.split(joined.batch[name])
         metrics |= found
         return batch
 
@@ -260,17 +265,36 @@ class AgentTrainer:
         metrics["perf/total_num_tokens"] = float(batch.batch["attention_mask"].sum())
         metrics["rollout/trained_share"] = float(batch.batch["response_mask"].sum() / batch.batch["attention_mask"].sum())
         key = (int(config.seed.train), "mini_batches", step) if actor.shuffle else None
-        shares, balance = update_batch.deal_to_ranks(
-            batch, ranks=self.plan.ranks, mini_batch_size=actor.ppo_mini_batch_size, shuffle_key=key,
+        # a constant, as Dr. GRPO means it: the same for every batch, however trajectories are cut into rows
+        batch.meta_info["loss_scale_factor"] = config.agent_proxy.max_turn * config.actor_rollout_ref.rollout.response_length
+        deal = functools.partial(
+            update_batch.deal_to_ranks, ranks=self.plan.ranks, mini_batch_size=actor.ppo_mini_batch_size, shuffle_key=key,
             balance=bool(config.trainer.balance_batch),
         )  # fmt: skip
-        metrics |= balance
+        trained = self._rows_to_train(batch, metrics)
+        batch.non_tensor_batch["trained"] = trained
         if self.workers.critic is not None:
+            shares, balance = deal(batch)
+            metrics |= balance
             with self._timed(metrics, "update_critic"):
                 metrics |= self.workers.critic.update_critic(shares)[0].meta_info["metrics"]
-        if step > config.trainer.critic_warmup:
+        if step > config.trainer.critic_warmup and trained.any():
+            shares, balance = deal(batch if trained.all() else batch.select_idxs(trained))
+            metrics |= balance
             with self._timed(metrics, "update_actor"):
                 metrics |= self.workers.actor.update_actor(shares)[0].meta_info["metrics"]
+
+    def _rows_to_train(self, batch: DataProto, metrics: dict) -> np.ndarray:
+        """Bool (B,): the rows that the policy learns from. Rows without an advantage would leave their entropy bonus
+        alone; where no row has any, weights, optimizer and scheduler stay as they are."""
+        with_signal = rows_with_signal(batch, self.config.algorithm.adv_estimator)
+        metrics["rollout/zero_advantage_share"] = 1.0 - float(with_signal.mean())
+        metrics |= self._signal(bool(with_signal.any()))
+        return with_signal if self.config.algorithm.zero_advantages == "leave_out" else np.ones_like(with_signal)
+
+    def _signal(self, found: bool) -> dict[str, float]:
+        """Count a step that had an advantage somewhere, or none; too many of these in a row end the run."""
+        return {**self.empty_stop.update(not found), "actor/no_signal": float(not found)}
 
     def _validate(self, step: int) -> dict[str, float]:
         metrics: dict[str, float] = {}

@@ -18,7 +18,7 @@ from ragen.players.remote import RemoteConfig
 from ragen.players.scripted import make_scripted
 from ragen.trainer import split_checks
 from ragen.trainer.plan import is_split, kept_groups, players_of, rollout_ranks, rounds, trained_seats
-from ragen.trainer.rollout_filter import RolloutFilterConfig
+from ragen.trainer.rollout_filter import filter_of
 from verl.utils.config_check import describe, show
 from verl.utils.verl_keys import CRITIC_ESTIMATORS, GROUP_ESTIMATORS
 
@@ -158,7 +158,6 @@ def _check_players(path: str, env_type: str, player_info: Any) -> Iterator[str]:
 
 def check_batch(config: Config) -> Iterator[str]:
     train, actor = config["es_manager"]["train"], config["actor_rollout_ref"]["actor"]
-    rollout = config["actor_rollout_ref"]["rollout"]
     estimator, size = config["algorithm"]["adv_estimator"], train["group_size"]
     if size == 1 and estimator in GROUP_ESTIMATORS:
         yield (
@@ -167,7 +166,7 @@ def check_batch(config: Config) -> Iterator[str]:
         )
     mini, most = actor["ppo_mini_batch_size"], None
     for groups in _rounds_if_sound(config):
-        kept, _ = kept_groups(rollout, groups)
+        kept, _ = kept_groups(config, groups)
         seats = max(trained_seats(config["custom_envs"], tag) for tag in groups)
         if mini > kept * size * seats:
             most = kept * size * seats
@@ -190,7 +189,7 @@ def _rounds_if_sound(config: Config) -> list[dict[str, int]]:
 
 def check_filter(config: Config) -> Iterator[str]:
     try:
-        RolloutFilterConfig.from_rollout(config["actor_rollout_ref"]["rollout"])
+        filter_of(config)
     except ValueError as error:
         yield f"actor_rollout_ref.rollout: {error}"
     rollout = config["actor_rollout_ref"]["rollout"]

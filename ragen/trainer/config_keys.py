@@ -31,6 +31,7 @@ IMPLEMENTED: dict[str, Field] = {
     "agent_proxy.use_turn_scores": boolean(),
     "agent_proxy.reward_normalization.grouping": choice("state", "batch", "inductive"),
     "agent_proxy.reward_normalization.method": choice("identity", "mean", "mean_std", "asym_clip"),
+    "algorithm.zero_advantages": choice("leave_out", "train"),
     "es_manager.format_penalty": number(high=0),
     **{
         f"es_manager.{part}.{name}": kind

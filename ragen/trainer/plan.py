@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ragen.env import env_class
-from ragen.trainer.rollout_filter import RolloutFilterConfig, select_groups
+from ragen.trainer.rollout_filter import filter_of, select_groups
 
 
 @dataclass(frozen=True)
@@ -185,13 +185,13 @@ def rounds(config: Mapping[str, Any]) -> list[dict[str, int]]:
     return [groups_per_tag(train)]
 
 
-def kept_groups(rollout: Mapping[str, Any], groups: Mapping[str, int]) -> tuple[int, bool]:
+def kept_groups(config: Mapping[str, Any], groups: Mapping[str, int]) -> tuple[int, bool]:
     """How many of ``groups`` (tag -> number) the rollout filter keeps, and whether always exactly so many.
 
     Fixed for ``top_k`` and ``top_k_abs`` (``ragen.trainer.rollout_filter``); ``top_p`` and ``min_p`` go by
     the scores and may keep all of them.
     """
-    rule = RolloutFilterConfig.from_rollout(rollout)
+    rule = filter_of(config)
     fixed = rule.strategy in ("top_k", "top_k_abs") or (rule.strategy == "top_p" and rule.value >= 1)
     pools = list(groups.values()) if rule.by_tag else [sum(groups.values())]
     # distinct scores stand for any: a rank-based rule keeps the same number of them
@@ -256,7 +256,7 @@ def step_plan(config: Mapping[str, Any], groups: Mapping[str, int], ranks: int) 
     tags = tuple(_tag_plan(config, tag, n) for tag, n in groups.items())
     size = config["es_manager"]["train"]["group_size"]
     actor = config["actor_rollout_ref"]["actor"]
-    kept, exact = kept_groups(config["actor_rollout_ref"]["rollout"], groups)
+    kept, exact = kept_groups(config, groups)
     trajectories = kept * size * max(t.seats for t in tags)
     mini = actor["ppo_mini_batch_size"]
     minis = tuple(min(mini, trajectories - i) for i in range(0, trajectories, mini))

@@ -17,7 +17,8 @@ or dropped. Keys, under ``actor_rollout_ref.rollout``:
 ``rollout_filter_value``
     as above; ``rollout_filter_ratio`` (default 0.25) where it is not set.
 ``rollout_filter_include_zero``
-    False: groups of score 0 (no signal) are never kept.
+    False: groups of score 0 (no signal) are never kept. Null: false for an estimator that compares the members of a
+    group, unless ``algorithm.zero_advantages=train``, else true.
 ``rollout_filter_top_p_prob_mode``, ``rollout_filter_selection_eps``
     ``linear`` or ``softmax``; linear asks for ``value * total - eps``.
 ``rollout_filter_by_tag``
@@ -35,6 +36,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from verl.utils.verl_keys import GROUP_ESTIMATORS
 
 METRICS = ("reward_variance", "reward", "reward_sum", "entropy", "entropy_variance", "length")
 STRATEGIES = ("top_k", "top_k_abs", "top_p", "min_p")
@@ -75,15 +78,27 @@ class RolloutFilterConfig:
             raise ValueError(f"rollout_filter_value (or _ratio) is {self.value}; {self.strategy} needs a value in (0, {upper:g}]")
 
     @classmethod
-    def from_rollout(cls, rollout: Any) -> RolloutFilterConfig:
-        """From ``actor_rollout_ref.rollout`` (OmegaConf, dict or dataclass); absent keys keep defaults."""
+    def from_rollout(cls, rollout: Any, include_zero: bool = True) -> RolloutFilterConfig:
+        """From ``actor_rollout_ref.rollout`` (OmegaConf, dict or dataclass); absent keys keep defaults.
+        ``include_zero``: what ``rollout_filter_include_zero: null`` means (:func:`filter_of`)."""
         get = rollout.get if hasattr(rollout, "get") else lambda key, default=None: getattr(rollout, key, default)
         keys = ("strategy", "metric", "include_zero", "top_p_prob_mode", "selection_eps", "by_tag", "empty_stop_steps")
         found = {key: get(f"rollout_filter_{key}", None) for key in keys}
         found["filter_type"] = {"std": "largest", "std_rev": "smallest"}.get(kind := get("rollout_filter_type", None), kind)
         value = get("rollout_filter_value", None)
         found["value"] = get("rollout_filter_ratio", None) if value is None else value
+        if found["include_zero"] is None:
+            found["include_zero"] = include_zero
         return cls(**{key: v for key, v in found.items() if v is not None})
+
+
+def filter_of(config: Any) -> RolloutFilterConfig:
+    """The filter of a whole configuration (OmegaConf or plain)."""
+    algorithm = config["algorithm"]
+    compares = algorithm["adv_estimator"] in GROUP_ESTIMATORS
+    return RolloutFilterConfig.from_rollout(
+        config["actor_rollout_ref"]["rollout"], include_zero=not compares or algorithm["zero_advantages"] == "train"
+    )
 
 
 def group_scores(values: Sequence[float], groups: Sequence[Any], metric: str) -> tuple[list[Any], np.ndarray]:
@@ -238,7 +253,7 @@ class EmptyStop:
         self.empty_steps = self.empty_steps + 1 if empty else 0
         if self.limit and self.empty_steps >= self.limit:
             raise EmptyAfterFilter(
-                f"no group had signal in {self.empty_steps} steps in a row: all members of every group scored alike. "
+                f"nothing had signal in {self.empty_steps} steps in a row: all members of every group scored alike. "
                 "Make the task easier or harder, raise temperature or group size, or set "
                 "rollout_filter_empty_stop_steps=0 to go on regardless"
             )

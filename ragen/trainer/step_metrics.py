@@ -77,6 +77,8 @@ class StepMetrics:
 
     def _speed(self, batch: DataProto, model: str, seconds: float) -> dict[str, float]:
         mask = batch.batch["response_mask"].bool()
+        if model == "actor" and "trained" in batch.non_tensor_batch:
+            mask = mask[torch.from_numpy(batch.non_tensor_batch["trained"])]
         lengths = needed_lengths(mask)  # what stands behind the last trained token is not computed
         section = self.config.critic if model == "critic" else self.config.actor_rollout_ref.actor
         epochs = int(section.ppo_epochs)

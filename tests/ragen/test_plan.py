@@ -100,7 +100,8 @@ def test_what_is_kept_is_what_the_filter_keeps(counts, strategy, ratio, number, 
         "rollout_filter_metric": "reward", "rollout_filter_include_zero": True, "rollout_filter_by_tag": by_tag,
     }
     groups = {f"T{i}": n for i, n in enumerate(counts)}
-    kept, exact = kept_groups(rollout, groups)
+    config = {"actor_rollout_ref": {"rollout": rollout}, "algorithm": {"adv_estimator": "grpo", "zero_advantages": "leave_out"}}
+    kept, exact = kept_groups(config, groups)
     rng, rule = np.random.default_rng(seed), RolloutFilterConfig.from_rollout(rollout)
     pools = counts if by_tag else [sum(counts)]
     real = sum(len(select_groups(rng.uniform(0.1, 1.0, n), rule)) for n in pools)

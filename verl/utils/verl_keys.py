@@ -159,7 +159,7 @@ _rollout = {
     "rollout_filter_strategy": choice(*FILTER_STRATEGIES),
     "rollout_filter_type": choice("largest", "smallest", "std", "std_rev"),
     "rollout_filter_metric": choice(*FILTER_METRICS),
-    "rollout_filter_include_zero": boolean(),
+    "rollout_filter_include_zero": optional(boolean()),
     "rollout_filter_by_tag": boolean(),
     "rollout_filter_top_p_prob_mode": choice("linear", "softmax"),
     "rollout_filter_selection_eps": number(low=0),

@@ -36,6 +36,8 @@ class MiniBatch:
         groups: rows of the batch, a list a micro-batch.
         forwards: micro-batches that every rank runs (those of the busiest).
         tokens, sequences: trained tokens, and sequences with at least one, over all ranks.
+        sequence_tokens: (B,) for every row of the batch the trained tokens of the sequence that it is a part of. A sequence
+            is a trajectory, whose turns may be rows (`non_tensor_batch["traj_id"]`; a row each where there is none).
     """
 
     index: int
@@ -43,6 +45,17 @@ class MiniBatch:
     forwards: int
     tokens: int
     sequences: int
+    sequence_tokens: torch.Tensor
+
+    def counts(self, rows: torch.Tensor, loss_scale_factor: float) -> dict:
+        """What `agg_loss` must know of the whole mini-batch, for a micro-batch of `rows` (b,)."""
+        return {
+            "dp_size": 1,  # gradients are summed over the ranks, not averaged
+            "batch_num_tokens": self.tokens,
+            "global_batch_size": self.sequences,
+            "loss_scale_factor": loss_scale_factor,
+            "sequence_tokens": self.sequence_tokens[rows.to(self.sequence_tokens.device)].to(rows.device),
+        }
 
 
 class UpdateMetrics:
@@ -86,7 +99,8 @@ def plan_mini_batches(data: DataProto, limits: BatchLimits, device: torch.device
     """Cut this rank's rows into mini-batches and those into micro-batches. All ranks call it together.
 
     Args:
-        data: `response_mask` (B, T-1); `mini_batch` (B,) int, which mini-batch a row belongs to (all rows one where absent);
+        data: `response_mask` (B, T-1); `traj_id` (B,), rows of one trajectory, all of them on this rank and in one mini-batch
+            (each row one where absent); `mini_batch` (B,) int, which mini-batch a row belongs to (all rows one where absent);
             `meta_info["num_mini_batches"]`, where a rank may lack rows of the last.
     """
     mask, keys = selected_positions(data), data.batch.keys()
@@ -104,15 +118,35 @@ def plan_mini_batches(data: DataProto, limits: BatchLimits, device: torch.device
     input_ids = data.batch["input_ids"]
     groups = [split_rows(input_ids, mask, (belongs == index).nonzero().flatten().tolist(), limits) for index in range(count)]
     trained = mask.sum(dim=1)
+    sequence_tokens, first = _by_sequence(data, trained)
     counts = torch.zeros(2, count, dtype=torch.long)
     counts[0].index_add_(0, belongs, trained)
-    counts[1].index_add_(0, belongs, (trained > 0).long())
+    counts[1].index_add_(0, belongs, (first & (sequence_tokens > 0)).long())
     counts = counts.to(device)
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(counts)
     forwards = most_over_ranks([len(group) for group in groups], device)
     tokens, sequences = counts.tolist()
-    return [MiniBatch(i, groups[i], forwards[i], tokens[i], sequences[i]) for i in range(count) if forwards[i]]
+    return [MiniBatch(i, groups[i], forwards[i], tokens[i], sequences[i], sequence_tokens) for i in range(count) if forwards[i]]
+
+
+def _by_sequence(data: DataProto, trained: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Trained tokens (B,) of each row's sequence, and whether it is the sequence's first row (B,), from those of each row."""
+    ids = data.non_tensor_batch.get("traj_id")
+    if ids is None:
+        return trained, torch.ones_like(trained, dtype=torch.bool)
+    number: dict[object, int] = {}
+    belongs = torch.tensor([number.setdefault(i, len(number)) for i in ids.tolist()], dtype=torch.long)
+    totals = torch.zeros(len(number), dtype=trained.dtype).index_add_(0, belongs, trained)
+    seen: set[int] = set()
+    first = torch.tensor([k not in seen and not seen.add(k) for k in belongs.tolist()], dtype=torch.bool)
+    return totals[belongs], first
+
+
+def loss_scale_factor(config, data: DataProto) -> float:
+    """The divisor of `seq-mean-token-sum-norm`: the config's, else `meta_info["loss_scale_factor"]` (the most tokens that a
+    trajectory may have, where the caller knows), else the width of the batch. The same for every rank and micro-batch."""
+    return config.get("loss_scale_factor") or data.meta_info.get("loss_scale_factor") or data.batch["response_mask"].shape[1]
 
 
 def run_update(

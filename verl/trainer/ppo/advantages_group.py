@@ -41,13 +41,22 @@ class Groups:
         total = torch.zeros(len(self.ids), dtype=torch.float64, device=values.device)
         return total.index_add_(0, self.row_group, values.double())[self.row_group]
 
-    def mean(self, scores: torch.Tensor) -> torch.Tensor:
-        """Group mean, 0 for a group of one."""
-        return torch.where(self.size > 1, self.sum(scores) / self.size, 0.0)
+    def lowest(self, scores: torch.Tensor) -> torch.Tensor:
+        """The smallest score of each row's group."""
+        low = torch.full((len(self.ids),), torch.inf, dtype=scores.dtype, device=scores.device)
+        return low.scatter_reduce_(0, self.row_group, scores, "amin")[self.row_group]
+
+    def centred(self, scores: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+        """``scores`` less the (weighted) group mean, the score itself for a group of one. Members that score alike get
+        exactly 0: rounding left over from a mean would pass for signal once it is divided by their deviation."""
+        above = scores - self.lowest(scores)
+        weights = torch.ones_like(scores) if weights is None else weights
+        mean = self.sum(weights * above) / self.sum(weights).clamp(min=torch.finfo(torch.float64).tiny)
+        return torch.where(self.size > 1, above - mean, scores)
 
     def std(self, scores: torch.Tensor) -> torch.Tensor:
         """Unbiased group deviation, 1 for a group of one."""
-        squares = self.sum((scores - self.sum(scores) / self.size).square())
+        squares = self.sum(self.centred(scores).square())
         return torch.where(self.size > 1, (squares / (self.size - 1).clamp(min=1)).sqrt(), 1.0)
 
 
@@ -76,7 +85,7 @@ def compute_grpo_outcome_advantage(
     """GRPO (arXiv:2402.03300): ``(r - mean) / (std + epsilon)`` over the group, std unbiased; without
     ``norm_adv_by_std_in_grpo`` ``r - mean``, as in Dr. GRPO (arXiv:2503.20783)."""
     scores, groups = _totals(token_level_rewards, response_mask, index)
-    centred = scores - groups.mean(scores)
+    centred = groups.centred(scores)
     if norm_adv_by_std_in_grpo:
         centred = centred / (groups.std(scores) + epsilon)
     return _spread(centred, token_level_rewards, response_mask)
@@ -95,7 +104,7 @@ def compute_rloo_outcome_advantage(
     """RLOO (arXiv:2402.14740): ``r_i`` less the mean of the other members, ``n / (n - 1) (r_i - mean)``."""
     scores, groups = _totals(token_level_rewards, response_mask, index)
     factor = torch.where(groups.size > 1, groups.size.double() / (groups.size - 1).clamp(min=1), 1.0)
-    return _spread(factor * (scores - groups.mean(scores)), token_level_rewards, response_mask)
+    return _spread(factor * groups.centred(scores), token_level_rewards, response_mask)
 
 
 @register_adv_est(AdvantageEstimator.OPO)
@@ -112,8 +121,7 @@ def compute_opo_outcome_advantage(
     length-weighted mean ``sum_j l_j r_j / sum_j l_j`` with ``l`` the sampled tokens."""
     scores, groups = _totals(token_level_rewards, response_mask, index)
     lengths = response_mask.bool().sum(dim=-1).double()
-    baseline = groups.sum(lengths * scores) / groups.sum(lengths).clamp(min=1)
-    return _spread(scores - torch.where(groups.size > 1, baseline, 0.0), token_level_rewards, response_mask)
+    return _spread(groups.centred(scores, lengths), token_level_rewards, response_mask)
 
 
 @register_adv_est(AdvantageEstimator.GRPO_PASSK)
@@ -164,7 +172,7 @@ def compute_gpg_outcome_advantage(
     if alpha is None:
         nonzero = int(torch.count_nonzero(scores))
         alpha = len(scores) / nonzero if nonzero else 1.0
-    return _spread(alpha * (scores - groups.mean(scores)) / f_norm, token_level_rewards, response_mask)
+    return _spread(alpha * groups.centred(scores) / f_norm, token_level_rewards, response_mask)
 
 
 @register_adv_est(AdvantageEstimator.GDPO)

@@ -56,7 +56,7 @@ def compute_reinforce_plus_plus_baseline_outcome_advantage(
     check_shapes(token_level_rewards, response_mask)
     mask = response_mask.bool()
     scores = token_level_rewards.double().sum(dim=-1)
-    centred = scores - Groups(index, len(scores), scores.device).mean(scores)
+    centred = Groups(index, len(scores), scores.device).centred(scores)
     spread = masked_fill_zero(centred.to(token_level_rewards.dtype).unsqueeze(-1).expand_as(token_level_rewards), mask)
     advantages = masked_fill_zero(masked_whiten(spread, mask), mask)
     return advantages, advantages

@@ -41,6 +41,7 @@ def agg_loss(
     batch_num_tokens: int | torch.Tensor | None = None,
     global_batch_size: int | torch.Tensor | None = None,
     loss_scale_factor: float | None = None,
+    sequence_tokens: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Aggregate token losses ``loss_mat`` (B, T) under ``loss_mask`` (B, T) into a scalar.
 
@@ -51,6 +52,9 @@ def agg_loss(
     - ``seq-mean-token-sum``: ``sum_i sum_t loss / S``
     - ``seq-mean-token-mean`` (GRPO, GSPO): ``sum_i (sum_t loss / n_i) / S``
     - ``seq-mean-token-sum-norm`` (Dr. GRPO, arXiv:2503.20783): ``sum_i sum_t loss / (S * loss_scale_factor)``
+
+    A sequence is a row, unless ``sequence_tokens`` (B,) gives the trained tokens of the sequence that each row is a part
+    of (a trajectory whose turns are rows): its rows then share its one weight, and ``S`` counts sequences, not rows.
 
     ``N`` and ``S`` are those of the whole mini-batch over all ranks; left out, ``loss_mat`` is taken
     to be the whole mini-batch. The result is multiplied by ``dp_size``, because FSDP averages
@@ -68,9 +72,11 @@ def agg_loss(
     if loss_agg_mode not in LOSS_AGG_MODES:
         raise ValueError(f"unknown loss_agg_mode {loss_agg_mode!r} (known: {', '.join(LOSS_AGG_MODES)})")
 
+    row_tokens = mask.sum(dim=-1)
+    sequence_tokens = row_tokens if sequence_tokens is None else sequence_tokens
     seq_losses = masked_sum(loss_mat, mask, axis=-1)
     if loss_agg_mode == "seq-mean-token-mean":
-        seq_losses = seq_losses / mask.sum(dim=-1).clamp(min=1)
+        seq_losses = seq_losses / sequence_tokens.clamp(min=1)
     elif loss_agg_mode == "seq-mean-token-sum-norm":
         if loss_scale_factor is None:
             if global_batch_size is not None or dp_size > 1:
@@ -80,7 +86,12 @@ def agg_loss(
                 )
             loss_scale_factor = loss_mat.shape[-1]
         seq_losses = seq_losses / loss_scale_factor
-    return seq_losses.sum() * dp_size / _count("global_batch_size", global_batch_size, mask.any(dim=-1).sum(), dp_size)
+    return seq_losses.sum() * dp_size / _count("global_batch_size", global_batch_size, _sequences(row_tokens, sequence_tokens), dp_size)
+
+
+def _sequences(row_tokens: torch.Tensor, sequence_tokens: torch.Tensor) -> torch.Tensor:
+    """How many sequences with a trained token these rows make up, those that lie elsewhere in part counted in part."""
+    return (row_tokens.double() / sequence_tokens.clamp(min=1)).sum().float()
 
 
 def agg_seq_loss(
@@ -90,9 +101,12 @@ def agg_seq_loss(
     batch_num_tokens=None,
     global_batch_size=None,
     loss_scale_factor=None,
+    sequence_tokens: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean of losses ``(B,)`` over the sequences that have a trained token, cut-invariant like
-    :func:`agg_loss` and with its arguments (of which only the number of sequences is used)."""
-    has_token = response_mask.bool().any(dim=-1)
-    total = masked_sum(seq_losses, has_token)
-    return total * dp_size / _count("global_batch_size", global_batch_size, has_token.sum(), dp_size)
+    :func:`agg_loss` and with its arguments (of which the numbers of tokens and scale are not used). A row that is a part of
+    a sequence weighs by its share of the sequence's tokens."""
+    row_tokens = response_mask.bool().sum(dim=-1)
+    sequence_tokens = row_tokens if sequence_tokens is None else sequence_tokens
+    total = masked_sum(seq_losses * row_tokens / sequence_tokens.clamp(min=1), row_tokens > 0)
+    return total * dp_size / _count("global_batch_size", global_batch_size, _sequences(row_tokens, sequence_tokens), dp_size)

@@ -46,7 +46,7 @@ class ConfigWithBatchInfo:
 
 def with_batch_info(config: Any, **global_batch_info: Any) -> ConfigWithBatchInfo:
     """``config`` for a policy loss on a piece of a mini-batch. Keys: ``dp_size``,
-    ``batch_num_tokens``, ``global_batch_size``, ``loss_scale_factor`` (see ``agg_loss``)."""
+    ``batch_num_tokens``, ``global_batch_size``, ``loss_scale_factor``, ``sequence_tokens`` (see ``agg_loss``)."""
     return ConfigWithBatchInfo(config, global_batch_info)
 
 

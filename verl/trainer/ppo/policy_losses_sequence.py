@@ -1,5 +1,9 @@
 """Policy losses that give every sequence the same weight, whatever ``loss_agg_mode`` says (which is
-then named once in the log). Arguments and results as in ``policy_losses``."""
+then named once in the log). Arguments and results as in ``policy_losses``.
+
+A ratio of a sequence is that of a row. Where the turns of a trajectory are rows, each has a ratio, and the rows share the
+one weight of their trajectory (``agg_loss``'s ``sequence_tokens``).
+"""
 
 from __future__ import annotations
 

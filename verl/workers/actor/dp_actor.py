@@ -9,7 +9,7 @@ from verl.protocol import DataProto
 from verl.trainer.ppo.core_algos import agg_loss, get_policy_loss_fn, kl_penalty, with_batch_info
 from verl.utils.device import compute_device
 from verl.workers.micro_batch import BatchLimits, MicroBatch, selected_positions
-from verl.workers.mini_batches import MiniBatch, UpdateMetrics, run_forward, run_update
+from verl.workers.mini_batches import MiniBatch, UpdateMetrics, loss_scale_factor, run_forward, run_update
 from verl.workers.token_forward import bind_log_prob_forward
 
 logger = logging.getLogger(__name__)
@@ -119,13 +119,7 @@ class DataParallelPPOActor:
         config, batch, keys = self.config, data.batch, data.batch.keys()
         mode = config.get("loss_agg_mode", "token-mean")
         mask = micro.take(batch["response_mask"]).bool()
-        counts = {
-            "dp_size": 1,  # gradients are summed over the ranks, not averaged
-            "batch_num_tokens": mini.tokens,
-            "global_batch_size": mini.sequences,
-            # null: the width of the step's batch, the same for every rank and micro-batch
-            "loss_scale_factor": config.get("loss_scale_factor") or batch["response_mask"].shape[1],
-        }
+        counts = mini.counts(micro.rows, loss_scale_factor(config, data))
         # chosen in the whole batch of the step (add_cov_selected) for the losses that rank tokens
         chosen = {"cov_selected": micro.take(batch["cov_selected"])} if "cov_selected" in keys else {}
         token_share = int(mask.sum()) / mini.tokens

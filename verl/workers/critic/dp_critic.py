@@ -7,7 +7,7 @@ from verl.protocol import DataProto
 from verl.trainer.ppo.core_algos import agg_loss, compute_value_loss
 from verl.utils.device import compute_device
 from verl.workers.micro_batch import BatchLimits, MicroBatch, selected_positions
-from verl.workers.mini_batches import MiniBatch, UpdateMetrics, run_forward, run_update
+from verl.workers.mini_batches import MiniBatch, UpdateMetrics, loss_scale_factor, run_forward, run_update
 from verl.workers.token_forward import bind_value_forward
 
 
@@ -64,11 +64,7 @@ class DataParallelPPOCritic:
                 response_mask=mask,
                 cliprange_value=config.get("cliprange_value", 0.5),
                 loss_agg_mode=config.get("loss_agg_mode", "token-mean"),
-                global_batch_info={
-                    "batch_num_tokens": mini.tokens,
-                    "global_batch_size": mini.sequences,
-                    "loss_scale_factor": config.get("loss_scale_factor") or batch["response_mask"].shape[1],
-                },
+                global_batch_info=mini.counts(micro.rows, loss_scale_factor(config, data)),
             )
             metrics.share("critic/vf_loss", loss.detach())
             metrics.share("critic/vf_clipfrac", float(clip_fraction) * int(mask.sum()) / mini.tokens)
