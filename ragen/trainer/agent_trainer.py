@@ -36,7 +36,7 @@ from ragen.trainer.trajectory_rows import TrajectoryRows
 from ragen.trainer.worker_setup import START_WAIT_S, Workers, start_workers
 from ragen.workers.playing import PlayOrder
 from verl.protocol import DataProto, pad_dataproto_to_divisor, unpad_dataproto
-from verl.trainer.ppo.core_algos import get_kl_controller
+from verl.trainer.ppo.core_algos import add_cov_selected, get_kl_controller
 from verl.utils.checkpoint import CheckpointDir
 from verl.utils.checkpoint.checkpoint_manager import resolve_resume
 from verl.utils.checkpoint.shared_folder import check_shared_folder
@@ -279,7 +279,8 @@ class AgentTrainer:
             with self._timed(metrics, "update_critic"):
                 metrics |= self.workers.critic.update_critic(shares)[0].meta_info["metrics"]
         if step > config.trainer.critic_warmup and trained.any():
-            shares, balance = deal(batch if trained.all() else batch.select_idxs(trained))
+            # clip_cov and kl_cov rank the tokens of the whole update; other losses leave the batch as it is
+            shares, balance = deal(add_cov_selected(batch.select_idxs(trained), actor, seed=step))
             metrics |= balance
             with self._timed(metrics, "update_actor"):
                 metrics |= self.workers.actor.update_actor(shares)[0].meta_info["metrics"]

@@ -11,7 +11,7 @@ import torch
 
 from ragen.trainer.trajectory_rows import TrajectoryRows
 from verl.protocol import DataProto
-from verl.trainer.ppo.core_algos import add_cov_selected, apply_kl_penalty, get_adv_estimator_fn
+from verl.trainer.ppo.core_algos import apply_kl_penalty, get_adv_estimator_fn
 from verl.utils.verl_keys import GROUP_ESTIMATORS
 
 TOKEN_LEVEL = ("gae", "bi_level_gae")  # estimators that read rewards token by token, with a critic
@@ -40,8 +40,6 @@ def compute_advantages(batch: DataProto, config, kl_controller, state: dict) -> 
     advantages, returns = _estimate(joined, config, state)
     batch.batch["token_level_rewards"] = rows.split(tensors["token_level_rewards"])
     batch.batch["advantages"], batch.batch["returns"] = rows.split(advantages), rows.split(returns)
-    # clip_cov and kl_cov rank the tokens of the whole step; other losses leave the batch as it is
-    batch = add_cov_selected(batch, config.actor_rollout_ref.actor, seed=int(batch.meta_info.get("global_steps", 0)))
     return batch, metrics
 
 
