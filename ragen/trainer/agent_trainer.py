@@ -280,7 +280,8 @@ class AgentTrainer:
                 metrics |= self.workers.critic.update_critic(shares)[0].meta_info["metrics"]
         if step > config.trainer.critic_warmup and trained.any():
             # clip_cov and kl_cov rank the tokens of the whole update; other losses leave the batch as it is
-            shares, balance = deal(add_cov_selected(batch.select_idxs(trained), actor, seed=step))
+            rows = batch if trained.all() else batch.select_idxs(trained)
+            shares, balance = deal(add_cov_selected(rows, actor, seed=step))
             metrics |= balance
             with self._timed(metrics, "update_actor"):
                 metrics |= self.workers.actor.update_actor(shares)[0].meta_info["metrics"]
