@@ -112,7 +112,7 @@ def _ending(key: str) -> str:
 def _keys() -> Iterator[str]:
     beside, values, table = comments(), defaults(), key_table()
     titles = {
-        "model_path": "The model", "seed": "Seeds", "ctx_manager": "Prompts", "agent_proxy": "Episodes",
+        "model_path": "The model", "seed": "Seeds", "ctx_manager": "Prompts", "data": "Chat template", "agent_proxy": "Episodes",
         "es_manager": "Which games, how many",
         "schedule": "Schedule", "collapse_detection": "Collapse diagnostics", "custom_envs": "Tags",
         "actor_rollout_ref": "Policy and engine", "critic": "Critic",

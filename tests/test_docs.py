@@ -28,7 +28,7 @@ DOCUMENTS = [
 ]
 MADE = ROOT / "docs" / "configuration.md"
 SECTIONS = (
-    "actor_rollout_ref", "critic", "algorithm", "trainer", "es_manager", "agent_proxy", "schedule", "custom_envs", "ctx_manager",
+    "actor_rollout_ref", "critic", "algorithm", "trainer", "es_manager", "agent_proxy", "data", "schedule", "custom_envs", "ctx_manager",
     "collapse_detection",
     "seed", "ray_kwargs",
 )  # fmt: skip

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ragen.eval.cli import Settings
+from ragen.llm_agent.reply_format import with_opening
 from ragen.players.cost import Usage
 from ragen.players.endpoint import Endpoint, RetryRule, TryAgain
 from ragen.players.keys import load_keys
@@ -27,7 +28,7 @@ class Said:
 
 class WholeReplyEndpoint(Endpoint):
     """An endpoint that keeps thoughts: they are part of the form that an evaluation checks. A server that
-    hands them over apart (``reasoning_content``) has them put back in front."""
+    hands them over apart (``reasoning_content``) has them put back in front, and a ``<think>`` that its template swallowed too."""
 
     def _read(self, text: str, body: dict[str, Any], usage: Usage) -> Said:
         try:
@@ -41,7 +42,7 @@ class WholeReplyEndpoint(Endpoint):
         usage.add(calls=1)
         usage.add_tokens(answer.get("usage"))
         counted = answer.get("usage") if isinstance(answer.get("usage"), Mapping) else {}
-        said = f"<think>{thoughts}</think>{content}" if thoughts else content
+        said = f"<think>{thoughts}</think>{content}" if thoughts else with_opening(content)
         return Said(
             said, (counted.get("prompt_tokens"), counted.get("completion_tokens")), choice.get("finish_reason") == "length"
         )

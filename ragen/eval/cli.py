@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -49,6 +50,7 @@ class Settings:
     window: int = 0
     system_prompt: str = ""
     think: bool = True
+    chat_template_kwargs: dict[str, Any] | None = None
     engine: str = "vllm"
     dtype: str | None = None
     max_model_len: int | None = None
@@ -96,12 +98,22 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         help="replies are <think>..</think><answer>..</answer>, or the answer alone (default: think)",
     )
     prompt.add_argument("--system_prompt", help="as in training by default; '' for none")
+    prompt.add_argument(
+        "--chat_template_kwargs", type=json_object, metavar="JSON", help="of the model's chat template, e.g. '{\"enable_thinking\": false}'"
+    )
     prompt.add_argument("--temperature", type=float, help="0 is greedy (default 0.5, the paper's)")
     prompt.add_argument("--top_p", type=float)
     prompt.add_argument("--top_k", type=int)
     prompt.add_argument("--max_tokens", type=int, help="most tokens of a reply (default 600)")
     _add_engine(parser)
     _add_api(parser)
+
+
+def json_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(text)
+    return value
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
@@ -154,6 +166,7 @@ def _from_run_config(path: Path) -> dict[str, Any]:
         return {
             "system_prompt": config["ctx_manager"]["system_prompt"],
             "think": proxy["enable_think"],
+            "chat_template_kwargs": (config.get("data") or {}).get("apply_chat_template_kwargs"),
             "max_turn": proxy["max_turn"],
             "window": max(int(proxy["max_context_window"]), 0),
             "max_tokens": rollout["response_length"],

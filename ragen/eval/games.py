@@ -113,7 +113,7 @@ def _row(bench: GameBenchmark, trajectory: Trajectory, counts_tokens: bool) -> d
         "refused": sum(not turn.valid for turn in turns),
         "cut": sum(turn.cut_at_limit for turn in turns),
         "prompt_tokens": sum(turn.start for turn in turns) if counts_tokens else None,
-        "reply_tokens": sum(turn.end - turn.start for turn in turns) if counts_tokens else None,
+        "reply_tokens": sum(turn.sampled_tokens for turn in turns) if counts_tokens else None,
     }
     names = set(bench.scores.values()) | set(_ENDINGS)
     row |= {

@@ -83,7 +83,10 @@ def _engine(folder: Path, settings: Settings, share_gpu: int) -> tuple[RolloutEn
         "block_size": None if gpu else 32, "max_num_seqs": settings.max_num_seqs, "enforce_eager": settings.enforce_eager,
     }  # fmt: skip
     engine = build_engine(OmegaConf.create(rollout), str(folder), trust_remote_code=trust, seed=settings.seed)
-    return engine, ChatTokens(tokenizer, system_prompt=settings.system_prompt), about
+    if settings.chat_template_kwargs:
+        about["chat_template_kwargs"] = settings.chat_template_kwargs
+    chat = ChatTokens(tokenizer, system_prompt=settings.system_prompt, template_kwargs=settings.chat_template_kwargs)
+    return engine, chat, about
 
 
 def model_folder(name: str, option: str) -> Path:

@@ -51,7 +51,8 @@ class ModelReplier:
         self._all = [self.engine]
 
     def proxy(self, limits: dict[str, Any], seats: Seats) -> AgentProxy:
-        """Plays games exactly as a training worker does."""
+        """Plays games exactly as a training worker does. Raises ``ValueError`` where the chat template does not fit the form."""
+        self.chat.check_form(limits.get("enable_think", True))
         self._all = [self.engine, *seats.engines]
         return AgentProxy(self._all, self.chat, seats.factory, EpisodeLimits(max_model_len=self.engine.max_model_len, **limits))
 
@@ -61,7 +62,10 @@ class ModelReplier:
             engine.reset_prefix_cache()
 
     def reply(self, requests: Sequence[Request], bench: QuestionBenchmark, settings: Settings, on_done: OnDone) -> list[Answer]:
-        """Answers in the order of ``requests``, generated with continuous batching."""
+        """Answers in the order of ``requests``, generated with continuous batching. Raises ``ValueError`` where the chat
+        template does not fit the form that the questions ask for."""
+        if bench.prompt.get("think") is False:
+            self.chat.check_form(False)
         answers: list[Answer | None] = [None] * len(requests)
         lengths, room = {}, self.engine.max_model_len
         prompts: dict[str, list[int]] = {}  # samples of one question share their prompt

@@ -9,6 +9,7 @@ class TextChat:
     """Conversations of repliers that read messages, not tokens. Nothing is ever sampled from its ids."""
 
     append_only = False
+    opening = ""
     stop_ids: tuple[int, ...] = ()
 
     def __init__(self, system_prompt: str | None = None):

@@ -16,7 +16,7 @@ def build_batch(trajectories: Sequence[Trajectory], pad_token_id: int) -> DataPr
     """A batch of ``B`` samples, the longest of ``T`` tokens, in the order of ``trajectories``.
 
     batch: ``input_ids, attention_mask, position_ids`` (B, T) int64; ``responses`` (B, T-1) int64;
-    ``response_mask`` (B, T-1) bool, True exactly where the next token was sampled by the policy;
+    ``response_mask`` (B, T-1) bool, True exactly where the next token was sampled by the policy and its turn is trained;
     ``rollout_log_probs`` (B, T-1) float32, the engine's; ``token_level_scores`` (B, T-1) float32, a
     turn's reward on its last token; ``turn_index`` (B, T-1) int64, the turn a sampled token belongs
     to, -1 elsewhere. non_tensor_batch: ``uid`` (the group and agent whose rewards are compared), ``traj_id``, ``tag``, ``role``, ``group``,
@@ -37,10 +37,10 @@ def build_batch(trajectories: Sequence[Trajectory], pad_token_id: int) -> DataPr
     for row, (_, _, sample) in enumerate(rows):
         n = len(sample.ids)
         ids[row, :n], attention[row, :n] = sample.ids, 1
-        mask[row, :n], logprobs[row, :n] = sample.mask, sample.logprobs
+        mask[row, :n], logprobs[row, :n] = sample.trained(), sample.logprobs
         for k, turn in enumerate(sample.turns):
             scores[row, turn.end - 1] = turn.reward
-            turn_index[row, turn.start : turn.end] = k
+            turn_index[row, turn.start : turn.end] = np.where(sample.mask[turn.start : turn.end], k, -1)
     input_ids, attention_mask = torch.from_numpy(ids), torch.from_numpy(attention)
     tensors = {
         "input_ids": input_ids,

@@ -1,10 +1,11 @@
 """Text to tokens: a conversation kept as token ids, never as text to be tokenized again.
 
 What the policy sampled is appended as the ids the engine returned. What the environment says is
-appended as the *difference* the chat template makes: the template is rendered around sentinels, and
+appended as the *difference* the chat template makes: the template is rendered around a sentinel, and
 only the text it puts between the sampled reply and the next generation prompt is tokenized. So the
 sampled tokens stay bit for bit what they were, for any tokenizer and any content, and the mask is
-provenance, not a search for markers.
+provenance, not a search for markers. What a message says never becomes a control token
+(``ragen.llm_agent.control_tokens``).
 
 Where a context cannot only grow (a template that strips earlier thoughts, a window of turns), each
 turn is a sample of its own: its prompt is rendered from the messages, its reply is what was sampled.
@@ -12,110 +13,84 @@ turn is a sample of its own: its prompt is rendered from the messages, its reply
 
 from __future__ import annotations
 
-from ragen.llm_agent.trajectory import Sample, Turn
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-# Letters only, so that no tokenizer or template treats them specially; checked to be absent from texts.
-_USER, _ASSISTANT = "QZXUSERXZQ", "QZXASSISTANTXZQ"
+from ragen.llm_agent.chat_template import ChatTemplate
+from ragen.llm_agent.control_tokens import ControlTokens
+from ragen.llm_agent.reply_format import in_thought
+from ragen.llm_agent.trajectory import Sample, Turn
 
 
 class ChatTokens:
     """Token ids of prompts and continuations under one tokenizer's chat template.
 
-    Raises ``ValueError`` if the tokenizer has no chat template, or no token that ends a reply.
+    Args:
+        system_prompt: ``None`` or "": none. A template without a system role has it in front of the first user message.
+        template_kwargs: further arguments of the template (``enable_thinking``), ``data.apply_chat_template_kwargs``.
+
+    Raises ``ValueError`` if the tokenizer has no usable chat template, or no token that ends a reply.
     """
 
-    def __init__(self, tokenizer, *, system_prompt: str | None = None):
-        if not getattr(tokenizer, "chat_template", None):
-            raise ValueError(
-                "the tokenizer has no chat template: use an instruct model, or put a chat_template.jinja into its folder"
-            )
+    def __init__(self, tokenizer, *, system_prompt: str | None = None, template_kwargs: Mapping[str, Any] | None = None):
         self.tokenizer = tokenizer
-        self.system_prompt = system_prompt
-        self.special = tuple(sorted(set(tokenizer.all_special_tokens), key=len, reverse=True))
-        self._tail = self._find_tail()
+        self.template = ChatTemplate(tokenizer, system_prompt, template_kwargs)
+        self.control = ControlTokens(tokenizer, self.template.scaffold)
+        self._end = self.control.encode(self.control.leading(self.template.tail("x")))
         self.stop_ids = self._find_stop_ids()
-        self.append_only = self._is_append_only()
 
-    # -- the template, by rendering it --------------------------------------------------------
+    @property
+    def append_only(self) -> bool:
+        """Whether a context may grow by what was sampled: the template keeps earlier replies word for word."""
+        return self.template.append_only
+
+    @property
+    def opening(self) -> str:
+        """What the generation prompt already wrote of every reply: "", or ``<think>`` with what follows it."""
+        return self.template.opening
 
     def messages(self, turns: list[dict]) -> list[dict]:
-        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
-        return system + turns
+        return self.template.messages(turns)
 
-    def _render(self, turns: list[dict], generate: bool) -> str:
-        return self.tokenizer.apply_chat_template(self.messages(turns), tokenize=False, add_generation_prompt=generate)
-
-    def _find_tail(self) -> tuple[str, str]:
-        """What the template writes after a reply and around the next user message:
-        ``(text before the message, text after it)``."""
-        text = self._render(
-            [{"role": "user", "content": "x"}, {"role": "assistant", "content": _ASSISTANT}, {"role": "user", "content": _USER}],
-            generate=True,
-        )
-        after_reply = text.split(_ASSISTANT, 1)[1]
-        before, after = after_reply.split(_USER, 1)
-        return before, after
+    def check_form(self, enable_think: bool) -> None:
+        """Raises ``ValueError`` where the template makes every reply one off the form."""
+        if self.opening and not enable_think:
+            raise ValueError(
+                f"the chat template begins every reply with {self.opening.strip()}, but replies are to be answers alone: use "
+                "agent_proxy.enable_think=true (--think), or, if the template has that switch, enable_thinking: false in "
+                "data.apply_chat_template_kwargs (--chat_template_kwargs)"
+            )
 
     def _find_stop_ids(self) -> tuple[int, ...]:
         """The token that the template writes right after a reply, and the tokenizer's own end."""
-        ids = self._encode_template(self._tail[0])
-        stops = [i for i in (ids[:1] + [self.tokenizer.eos_token_id]) if i is not None and i in set(self.tokenizer.all_special_ids)]
+        stops = [i for i in (*self._end[-1:], self.tokenizer.eos_token_id) if i is not None]
         if not stops:
             raise ValueError("no token ends a reply: the chat template closes it with plain text and the tokenizer has no eos_token")
         return tuple(dict.fromkeys(stops))
 
-    def _is_append_only(self) -> bool:
-        """Whether an earlier reply, thoughts included, is kept word for word by the template."""
-        reply = f"<think>{_ASSISTANT}</think><answer>1</answer>"
-        first = [{"role": "user", "content": "x"}]
-        text = self._render(first + [{"role": "assistant", "content": reply}, {"role": "user", "content": "y"}], generate=True)
-        return text.startswith(self._render(first, generate=True) + reply)
-
-    # -- ids ----------------------------------------------------------------------------------
-
-    def _encode_template(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    def _encode_content(self, text: str) -> list[int]:
-        """Text of the environment: look-alikes of special tokens are read as plain characters."""
-        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        if set(ids) & set(self.tokenizer.all_special_ids):
-            raise ValueError(f"the tokenizer turns plain text into special tokens: {text[:80]!r}")
-        return ids
-
-    def _encode(self, before: str, content: str, after: str) -> list[int]:
-        # one piece where nothing looks like a special token, so that ids equal apply_chat_template's
-        if not any(token in content for token in self.special):
-            return self._encode_template(before + content + after)
-        return self._encode_template(before) + self._encode_content(content) + self._encode_template(after)
-
     def prompt(self, turns: list[dict]) -> list[int]:
         """Ids of a whole conversation, ending in the generation prompt."""
-        texts = [t["content"] for t in turns]
-        if not any(token in text for text in texts for token in self.special):
-            return self._encode_template(self._render(turns, generate=True))
-        marked = [dict(t, content=f"{_USER}{i}E") for i, t in enumerate(turns)]
-        rest, ids = self._render(marked, generate=True), []
-        for i, text in enumerate(texts):
-            before, found, rest = rest.partition(f"{_USER}{i}E")
-            if not found:  # the template left this message out
-                rest = before
-                continue
-            ids += self._encode_template(before) + self._encode_content(text)
-        return ids + self._encode_template(rest)
+        return self.control.encode(self.template.render([dict(t, content=self._shown(t)) for t in turns]))
+
+    def _shown(self, turn: dict) -> str:
+        text = turn["content"]
+        if self.template.strips_thoughts and turn["role"] == "assistant" and in_thought(text):
+            text += "</think>"  # a thought that was cut is left out like any other
+        return self.control.quote(text)
 
     def continuation(self, content: str, last_id: int) -> list[int]:
         """Ids between a sampled reply that ended in ``last_id`` and the next generation prompt, the
         user message ``content`` within."""
-        before, after = self._tail
-        ids = self._encode(before, content, after)
-        return ids[1:] if ids and ids[0] == last_id else ids
+        ids = self.control.encode(self.template.tail(self.control.quote(content)))
+        ended = self._end and last_id == self._end[-1] and ids[: len(self._end)] == self._end
+        return ids[len(self._end) :] if ended else ids
 
     def decode_reply(self, ids: list[int]) -> str:
-        """Text of a sampled reply without its end token (other special tokens stay visible)."""
+        """Text of a reply without its end token (other special tokens stay visible); what the generation
+        prompt wrote of it comes first."""
         if ids and ids[-1] in self.stop_ids:
             ids = ids[:-1]
-        return self.tokenizer.decode(ids, skip_special_tokens=False)
+        return self.opening + self.tokenizer.decode(ids, skip_special_tokens=False)
 
 
 class Conversation:
@@ -157,15 +132,20 @@ class Conversation:
         sample.mask.extend([False] * len(ids))
         sample.logprobs.extend([0.0] * len(ids))
 
-    def sampled(self, ids: list[int], logprobs: list[float], *, cut: bool) -> Turn:
-        """Append what the engine returned; ``cut``: it ran into the token limit."""
+    def sampled(self, ids: list[int], logprobs: list[float], *, cut: bool, mask: Sequence[bool] | None = None) -> Turn:
+        """Append what the engine returned; ``cut``: it ran into the token limit. ``mask``: False at tokens among
+        ``ids`` that were not sampled but given (``ragen.llm_agent.thinking``), where ``logprobs`` is 0.0."""
         sample = self.samples[-1]
         start = len(sample.ids)
+        mask = [True] * len(ids) if mask is None else list(mask)
         sample.ids.extend(ids)
-        sample.mask.extend([True] * len(ids))
+        sample.mask.extend(mask)
         sample.logprobs.extend(logprobs)
         text = self.chat.decode_reply(ids)
-        turn = Turn(start, len(sample.ids), text, prompt=self.turns[-1]["content"], cut_at_limit=cut)
+        turn = Turn(
+            start, len(sample.ids), text, prompt=self.turns[-1]["content"], cut_at_limit=cut,
+            opening=self.chat.opening, given=mask.count(False),
+        )  # fmt: skip
         sample.turns.append(turn)
         self.turns.append({"role": "assistant", "content": text})
         return turn

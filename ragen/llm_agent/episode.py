@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 
 from ragen.env.base import Env, Verdict
 from ragen.llm_agent.ctx_manager import ChatTokens, Conversation
+from ragen.llm_agent.overlong import OverlongRule
 from ragen.llm_agent.reply_format import find_answer, format_feedback, format_instruction, parse_reply
 from ragen.llm_agent.tasks import Gather, Generate
+from ragen.llm_agent.thinking import reply_within
 from ragen.llm_agent.trajectory import ABORTED, FINISHED, TRUNCATED, UNFINISHED, Trajectory, Turn
 from ragen.players.base import Player, PlayerError, SeatView
 from ragen.players.summary import summary_view
@@ -39,7 +41,8 @@ class EpisodeSpec:
 class EpisodeLimits:
     """``max_turn``: replies of one agent. ``window``: earlier turns a prompt shows, 0 for all.
     ``opponent_retries``: refused replies an opponent may give in one position before the episode
-    is aborted. ``max_model_len``: longest prompt plus reply, in tokens."""
+    is aborted. ``max_model_len``: longest prompt plus reply, in tokens. ``max_think_tokens``: of a reply, spent on
+    thoughts (``None``: no limit of their own). ``overlong``: what becomes of replies at their limit."""
 
     max_turn: int
     max_model_len: int
@@ -47,6 +50,8 @@ class EpisodeLimits:
     format_penalty: float = -0.1
     window: int = 0
     opponent_retries: int = 2
+    max_think_tokens: int | None = None
+    overlong: OverlongRule = OverlongRule()
 
 
 @dataclass(frozen=True)
@@ -200,8 +205,9 @@ class Episode:
             seed=request_seed(*key),
             stop_token_ids=self.chat.stop_ids,
         )
-        reply = await self._sample(agent, seat, list(prompt), params)
-        turn = agent.conversation.sampled(reply.token_ids, reply.logprobs, cut=reply.cut)
+        budget = self.limits.max_think_tokens if self.limits.enable_think else None
+        reply = await reply_within(budget, self.chat, list(prompt), params, lambda *request: self._sample(agent, seat, *request))
+        turn = agent.conversation.sampled(reply.ids, reply.logprobs, cut=reply.cut, mask=reply.mask)
         turn.public = public
         agent.turns.append(turn)
         return turn
@@ -218,6 +224,7 @@ class Episode:
             verdict = Verdict(False, False, format_feedback(self.limits.enable_think), self.limits.format_penalty)
             self.env.refused(seat)
         turn.valid, turn.effective, turn.reward = verdict.valid, verdict.effective, verdict.reward
+        self.limits.overlong.apply(turn, self.sampling.max_tokens)
         turn.feedback = agent.feedback = verdict.feedback
 
     # -- everybody else -------------------------------------------------------------------------

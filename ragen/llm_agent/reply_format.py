@@ -41,8 +41,19 @@ def parse_reply(text: str, enable_think: bool) -> ParsedReply:
     return ParsedReply(True, match["answer"].strip(), match["thought"].strip())
 
 
+def in_thought(text: str) -> bool:
+    """Whether ``text`` ends inside a thought: the last ``<think>`` is not closed."""
+    return text.rfind("<think>") > text.rfind("</think>")
+
+
+def with_opening(text: str) -> str:
+    """``text`` with the ``<think>`` that a server's chat template wrote for the model, where only its end came back."""
+    opened, closed = text.find("<think>"), text.find("</think>")
+    return f"<think>{text}" if closed >= 0 and not 0 <= opened < closed else text
+
+
 def find_answer(text: str) -> str:
     """Lenient reading, for players that are not trained: the last answer block, else what is left
-    once thoughts are removed."""
+    once thoughts are removed (all before a ``</think>`` that was never opened included)."""
     blocks = _LAST_ANSWER.findall(text)
-    return (blocks[-1] if blocks else _THOUGHTS.sub("", text)).strip()
+    return (blocks[-1] if blocks else _THOUGHTS.sub("", with_opening(text))).strip()

@@ -13,9 +13,11 @@ FINISHED, UNFINISHED, TRUNCATED, ABORTED = "finished", "unfinished", "truncated"
 class Turn:
     """One reply of the policy within a sample.
 
-    ``start``/``end``: half-open range of its sampled tokens in the sample's ids. ``reward``: what
-    the turn earned (verdict, format penalty; the last turn of a trajectory also carries the result
-    of the game). ``valid``: format and rules accepted it.
+    ``start``/``end``: half-open range of its tokens in the sample's ids; the last of them was sampled, and all
+    but ``given`` of them (see ``Sample.mask``). ``reply``: its text, which begins with ``opening``, what the
+    generation prompt wrote of it. ``reward``: what the turn earned (verdict, format penalty; the last turn of a
+    trajectory also carries the result of the game). ``valid``: format and rules accepted it. ``trained``: its
+    sampled tokens enter the loss.
     """
 
     start: int
@@ -28,6 +30,13 @@ class Turn:
     feedback: str = ""
     public: Any = None
     cut_at_limit: bool = False
+    opening: str = ""
+    given: int = 0
+    trained: bool = True
+
+    @property
+    def sampled_tokens(self) -> int:
+        return self.end - self.start - self.given
 
 
 @dataclass
@@ -40,6 +49,14 @@ class Sample:
     mask: list[bool] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
+
+    def trained(self) -> list[bool]:
+        """``mask`` without the turns that are not trained."""
+        kept = list(self.mask)
+        for turn in self.turns:
+            if not turn.trained:
+                kept[turn.start : turn.end] = [False] * (turn.end - turn.start)
+        return kept
 
     def cut_after_last_turn(self) -> None:
         """Drop a prompt that was never answered (it did not fit)."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 from ragen.env import REGISTERED_ENVS, Env, make_env
 from ragen.env.terminal import key_value_pairs
+from ragen.eval.cli import json_object
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
         "--think", action=argparse.BooleanOptionalAction, default=True, help="as agent_proxy.enable_think in its training"
     )
     model.add_argument("--system_prompt", default="You're a helpful assistant. ", help="as in its training; '' for none")
+    model.add_argument("--chat_template_kwargs", type=json_object, metavar="JSON", help="as data.apply_chat_template_kwargs in its training")
     model.add_argument("--temperature", type=float, default=0.5, help="0: always its likeliest reply (default 0.5)")
     model.add_argument("--max_tokens", type=int, default=600, help="most tokens of a reply (default 600)")
     model.add_argument("--max_turn", type=int, default=30, help="replies of the model in a game (default 30)")
@@ -67,12 +69,14 @@ def _play(args: argparse.Namespace, new_env: Callable[[], Env]) -> int:
     settings = Settings(
         output="", model_path=args.model_path, system_prompt=args.system_prompt, engine=args.engine, dtype=args.dtype,
         max_model_len=args.max_model_len, trust_remote_code=args.trust_remote_code, max_num_seqs=16,
+        chat_template_kwargs=args.chat_template_kwargs,
     )  # fmt: skip
     print(f"loading {args.model_path} ...", flush=True)
     model = make_replier(settings)
     sampling = {"max_tokens": args.max_tokens, "temperature": args.temperature}
     opponent = Opponent(model.engine, model.chat, sampling, args.think, args.max_turn)
     try:
+        model.chat.check_form(args.think)
         return (_in_terminal if args.serve is None else _on_page)(args, new_env, opponent)
     finally:
         model.close()

@@ -246,7 +246,7 @@ def no_signal(history: History) -> str | None:
 
 @_check(
     "truncated", "look", "Replies are cut at the limit",
-    "Raise rollout.response_length or max_model_len, or shorten the prompt; cut replies are refused and teach brevity at best.",
+    "Raise rollout.response_length or max_model_len, or shorten the prompt; agent_proxy.max_think_tokens leads long thoughts to an answer.",
 )  # fmt: skip
 def truncated(history: History) -> str | None:
     episodes, turns = _mean_share(history, "rollout/truncated"), _mean_share(history, "rollout/cut_at_limit")

@@ -201,12 +201,12 @@ class AgentTrainer:
     def _filter(self, batch: DataProto, trajectories: list[Trajectory], usable: list[int]) -> FilterResult:
         values = {i: trajectories[i].reward for i in usable}
         if self.filter.metric == "length":
-            values = {i: float(sum(t.end - t.start for t in trajectories[i].turns)) for i in usable}
+            values = {i: float(sum(t.sampled_tokens for t in trajectories[i].turns)) for i in usable}
         elif self.filter.metric.startswith("entropy"):
             mask = batch.batch["response_mask"].double()
             sums, counts = (batch.batch["entropys"].double() * mask).sum(-1), mask.sum(-1)
             ids = batch.non_tensor_batch["traj_id"]
-            values = {i: float(sums[ids == i].sum() / counts[ids == i].sum()) for i in usable}
+            values = {i: float(sums[ids == i].sum() / counts[ids == i].sum().clamp(min=1)) for i in usable}
         groups = [(trajectories[i].group, trajectories[i].agent) for i in usable]
         return filter_rollouts([values[i] for i in usable], groups, self.filter, [trajectories[i].tag for i in usable])
 

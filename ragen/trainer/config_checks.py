@@ -254,6 +254,24 @@ def check_lengths(config: Config) -> Iterator[str]:
             yield f"{name} = {budget}: a trajectory may have {path}.max_model_len = {length} tokens and is never cut; use at least that"
 
 
+def check_replies(config: Config) -> Iterator[str]:
+    """Thoughts, and replies at their limit."""
+    proxy, reply = config["agent_proxy"], config["actor_rollout_ref"]["rollout"]["response_length"]
+    budget, buffer = proxy["max_think_tokens"], proxy["overlong_buffer"]["len"]
+    if budget is not None and not proxy["enable_think"]:
+        yield f"agent_proxy.max_think_tokens = {budget}, but agent_proxy.enable_think = false: there are no thoughts to limit; use null"
+    limits = {"actor_rollout_ref.rollout.response_length": reply}
+    for tag in used_tags(config):
+        tokens = (config["custom_envs"].get(tag) or {}).get("max_tokens")
+        if tokens:
+            limits[f"custom_envs.{tag}.max_tokens"] = tokens
+    for name, limit in limits.items():
+        if budget is not None and budget >= limit:
+            yield f"agent_proxy.max_think_tokens = {budget} leaves no room for an answer in {name} = {limit}: make the first smaller"
+        if buffer > limit:
+            yield f"agent_proxy.overlong_buffer.len = {buffer} is more than {name} = {limit}: use at most that"
+
+
 # -- how it learns ----------------------------------------------------------------------------
 
 
@@ -315,7 +333,7 @@ def check_collapse(config: Config) -> Iterator[str]:
 
 
 CHECKS = (
-    check_tags, check_schedule, check_games, check_filter, check_batch, check_ranks, check_lengths, check_algorithm, check_resume,
+    check_tags, check_schedule, check_games, check_filter, check_batch, check_ranks, check_lengths, check_replies, check_algorithm, check_resume,
     check_checkpoints, check_collapse,
     *split_checks.CHECKS,
 )

@@ -40,7 +40,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     """``rollout/...`` over all tasks of a training step."""
     played = [t for t in trajectories if t.status != ABORTED]
     turns = [turn for t in played for turn in t.turns]
-    lengths = [turn.end - turn.start for turn in turns]
+    lengths = [turn.sampled_tokens for turn in turns]
     groups: dict[tuple, list[float]] = defaultdict(list)
     for t in played:
         groups[t.group, t.agent].append(t.reward)
@@ -53,6 +53,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         "rollout/groups_total": float(len(groups)),
         "rollout/response_length": float(np.mean(lengths)) if lengths else 0.0,
         "rollout/cut_at_limit": float(np.mean([turn.cut_at_limit for turn in turns])) if turns else 0.0,
+        "rollout/thought_cut": float(np.mean([turn.given > 0 for turn in turns])) if turns else 0.0,
         "rollout/invalid": _refused_share(played),
         "rollout/truncated": float(np.mean([t.status == "truncated" for t in trajectories])) if trajectories else 0.0,
         "rollout/aborted": 1.0 - len(played) / len(trajectories) if trajectories else 0.0,

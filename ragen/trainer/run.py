@@ -13,10 +13,13 @@ from omegaconf import OmegaConf
 from ragen.trainer.agent_trainer import AgentTrainer
 from ragen.trainer.rollout_filter import EmptyAfterFilter
 from ragen.trainer.worker_setup import START_WAIT_S, ray_session
+from ragen.workers.playing import chat_of
 from verl.single_controller.ray import ResourcesUnavailable, WorkerDied
 from verl.utils.checkpoint import CheckpointError
 from verl.utils.checkpoint.checkpoint_manager import get_checkpoint_tracker_filename
+from verl.utils.config_check import ConfigError
 from verl.utils.secrets import mask_secrets, mask_text
+from verl.utils.tokenizer import hf_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +31,28 @@ def run(config, plan) -> int:
     signal.signal(signal.SIGINT, _as_interrupt)  # a shell starts background jobs with SIGINT ignored
     try:
         write_config(config)
+        check_chat(config)
         with ray_session(config):
             _train_with_restarts(config, plan)
         return 0
     except KeyboardInterrupt:
         print(f"\ninterrupted; the same command goes on from the last checkpoint in {config.trainer.default_local_dir}", file=sys.stderr)
         return 130
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
     except (CheckpointError, EmptyAfterFilter, ResourcesUnavailable, WorkerDied) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def check_chat(config) -> None:
+    """The tokenizer and its chat template, before anything starts. Raises :class:`ConfigError`."""
+    model = config.actor_rollout_ref.model
+    try:
+        chat_of(config, hf_tokenizer(model.path, trust_remote_code=bool(model.trust_remote_code)))
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError([f"actor_rollout_ref.model.path = {model.path}: {error}"]) from error
 
 
 def write_config(config) -> None:

@@ -2,7 +2,8 @@
 
 As RAGEN cuts them: the prompt is all that stands before the thought, ``<think>`` included; the reasoning
 is what stands between the tags, neither included. Tags are found in the text of the tokens, so any
-tokenization of them will do; a token that holds a part of a tag counts as the tag.
+tokenization of them will do; a token that holds a part of a tag counts as the tag. Where the generation prompt opens
+the thought, it begins with the reply.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ def thought_of(sample: Sample, turn: Turn, decode_token: Callable[[int], str]) -
     for token in reply:
         text += decode_token(token)
         ends.append(len(text))
-    opened = text.find(_OPEN)
+    opened = 0 if turn.opening else text.find(_OPEN)
     if opened < 0:
         return None
     closed = text.find(_CLOSE, opened)
-    begin = next(i for i, end in enumerate(ends) if end >= opened + len(_OPEN)) + 1
+    begin = 0 if turn.opening else next(i for i, end in enumerate(ends) if end >= opened + len(_OPEN)) + 1
     stop = len(reply) if closed < 0 else next(i for i, end in enumerate(ends) if end > closed)
     if stop <= begin:
         return None

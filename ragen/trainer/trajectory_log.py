@@ -58,10 +58,11 @@ class TrajectoryLog:
         return merged
 
     def _add_sample(self, merged: dict[str, list], sample: Sample, per_token: Sequence) -> None:
-        for token, trained, logprob, advantage in zip(sample.ids, sample.mask, sample.logprobs, per_token, strict=False):
+        columns = zip(sample.ids, sample.mask, sample.trained(), sample.logprobs, per_token, strict=False)
+        for token, sampled, trained, logprob, advantage in columns:
             merged["text"].append(self.decode_token(token))
             merged["trained"].append(int(trained))
-            merged["logprob"].append(round(logprob, 4) if trained else None)
+            merged["logprob"].append(round(logprob, 4) if sampled else None)
             merged["advantage"].append(round(advantage, 4) if trained and advantage is not None else None)
 
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch.distributed as dist
+from omegaconf import OmegaConf
 
 from ragen.llm_agent.agent_proxy import AgentProxy
 from ragen.llm_agent.ctx_manager import ChatTokens
 from ragen.llm_agent.episode import EpisodeLimits, EpisodeSpec, Sampling
 from ragen.llm_agent.es_manager import Tag
+from ragen.llm_agent.overlong import OverlongRule
 from ragen.llm_agent.trajectory import Trajectory
 from ragen.players.factory import PlayerFactory
 from ragen.players.policy import PastSelfPlayer
@@ -37,6 +39,14 @@ class PlayOrder:
     tags: Mapping[str, Tag]
     sampling: Sampling
     success_rates: Mapping[str, float] = field(default_factory=dict)
+
+
+def chat_of(config, tokenizer) -> ChatTokens:
+    """The chat of a run. Raises ``ValueError`` where its template cannot be played with, and says how it can."""
+    kwargs = OmegaConf.to_container(config.data.apply_chat_template_kwargs, resolve=True)
+    chat = ChatTokens(tokenizer, system_prompt=config.ctx_manager.system_prompt, template_kwargs=kwargs)
+    chat.check_form(bool(config.agent_proxy.enable_think))
+    return chat
 
 
 class PlayingMixin:
@@ -68,8 +78,13 @@ class PlayingMixin:
             enable_think=bool(config.agent_proxy.enable_think),
             format_penalty=float(config.es_manager.format_penalty),
             window=max(window, 0),
-        )
-        chat = ChatTokens(tokenizer, system_prompt=config.ctx_manager.system_prompt)
+            max_think_tokens=config.agent_proxy.max_think_tokens,
+            overlong=OverlongRule(
+                config.agent_proxy.overlong_replies, int(config.agent_proxy.overlong_buffer.len),
+                float(config.agent_proxy.overlong_buffer.penalty_factor),
+            ),
+        )  # fmt: skip
+        chat = chat_of(config, tokenizer)
         self.proxy = AgentProxy([self.leader or self.engine], chat, PlayerFactory(self._past_self), limits)
 
     def _past_self(self, entry: dict) -> PastSelfPlayer:

@@ -53,13 +53,17 @@ def test_a_call_that_fails_is_counted_as_failed_and_not_as_wrong(tmp_path):
     assert "500" in next(row["error"] for row in read_rows(tmp_path / "out" / "social_i_qa.json") if row["verdict"] == "failed")
 
 
-def test_games_against_a_served_model_in_the_trained_seat(tmp_path):
-    """It always takes the first free cell it sees, and its thoughts come apart from its answer."""
+@pytest.mark.parametrize("apart", [True, False])
+def test_games_against_a_served_model_in_the_trained_seat(tmp_path, apart):
+    """It always takes the first free cell it sees. Its thoughts come apart from its answer, or before it, without
+    the opening tag that the server's template wrote."""
 
     def behave(n, body):
         board = body["messages"][-1]["content"].split("Reply as")[-1]
         cell = next(f"({r},{c})" for r in (1, 2, 3) for c in (1, 2, 3) if f"({r},{c})-" in board)
-        return {"choices": [{"message": {"reasoning_content": "hm", "content": f"<answer>{cell}</answer>"}}]}
+        answer = f"<answer>{cell}</answer>"
+        message = {"reasoning_content": "hm", "content": answer} if apart else {"content": f"hm\n</think>\n{answer}"}
+        return {"choices": [{"message": message}]}
 
     with ChatServer(behave) as server:
         result = game_benchmarks.main_tictactoe(

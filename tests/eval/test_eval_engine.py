@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,33 @@ def test_settings_of_a_training_run_are_taken_over_and_the_command_line_wins(tmp
     )
     assert result["sampling"]["max_tokens"] == 32 and result["sampling"]["temperature"] == 0.25
     assert result["model"]["max_model_len"] == 512 and result["prompt"]["max_turn"] == 5
+
+
+@pytest.mark.parametrize("main", ["main_tictactoe", "main_social"])
+def test_a_model_that_always_thinks_is_not_asked_for_answers_alone(main, tmp_path, monkeypatch):
+    """Its template opens every reply with a thought, unless it is told not to; a run's config.yaml tells it."""
+    from omegaconf import OmegaConf
+
+    from ragen.trainer.config import compose
+
+    shutil.copytree(STARTER, tmp_path / "model")
+    template = tmp_path / "model" / "chat_template.jinja"
+    opens = "{% if enable_thinking is not defined or enable_thinking %}<think>\n{% endif %}"
+    template.write_text(template.read_text().removesuffix("{% endif %}") + opens + "{% endif %}")
+    row = {"context": "It moved.", "question": "O or X?", "answerA": "O", "answerB": "X", "answerC": "-", "label": "1"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    data = ["--games", "1"] if main == "main_tictactoe" else ["--data", str(tmp_path / "rows.jsonl")]
+    evaluate = {"main_tictactoe": game_benchmarks.main_tictactoe, "main_social": question_benchmarks.main_social}[main]
+    common = ["--model_path", str(tmp_path / "model"), "--engine", "hf", "--max_tokens", "8", *data]
+    with pytest.raises(ValueError, match="--chat_template_kwargs"):
+        evaluate([*common, "--no-think", "--output", str(tmp_path / "a")])
+    assert "chat_template_kwargs" not in evaluate([*common, "--output", str(tmp_path / "b")])["model"]
+    told = evaluate([*common, "--no-think", "--chat_template_kwargs", '{"enable_thinking": false}', "--output", str(tmp_path / "c")])
+    assert told["model"]["chat_template_kwargs"] == {"enable_thinking": False}
+    run = compose("_0_laptop", ["data.apply_chat_template_kwargs={enable_thinking: false}", "agent_proxy.enable_think=false"])
+    OmegaConf.save(run, tmp_path / "config.yaml", resolve=True)
+    told = evaluate([*common, "--config", str(tmp_path / "config.yaml"), "--output", str(tmp_path / "d")])
+    assert told["model"]["chat_template_kwargs"] == {"enable_thinking": False}
 
 
 def test_every_script_names_a_main_that_is_there():

@@ -38,6 +38,7 @@ def play(tmp_path, monkeypatch, capsys):
 
         monkeypatch.setattr(run_module, "AgentTrainer", Trainer)
         monkeypatch.setattr(run_module, "ray_session", lambda config: contextlib.nullcontext())
+        monkeypatch.setattr(run_module, "check_chat", lambda config: None)  # these configurations name no model
         monkeypatch.setattr(run_module.signal, "signal", lambda *args: None)  # pytest keeps its own handlers
         monkeypatch.setattr("sys.argv", ["train.py", "--config-name", "_12_nash", "trainer.nnodes=3", "model_path=a b"])
         usual = {"max_restarts": 0, "restart_wait_s": 300, "resume_mode": "disable", "nnodes": 3}

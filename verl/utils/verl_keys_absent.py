@@ -27,7 +27,7 @@ _GROUPED: dict[str, dict[str, object]] = {
         "data.image_key": "images", "data.video_key": "videos", "data.trust_remote_code": False,
         "data.return_multi_modal_inputs": True, "data.custom_cls.path": None, "data.custom_cls.name": None,
         "data.sampler.class_path": None, "data.sampler.class_name": None, "data.datagen.path": None,
-        "data.datagen.name": None, "data.apply_chat_template_kwargs": {},
+        "data.datagen.name": None,
         "actor_rollout_ref.rollout.prompt_length": 512,
     },
     _NO_RM: {

@@ -75,12 +75,13 @@ def compute_bi_level_gae_advantage_return(
     gamma: float = 1.0,
     lam: float = 1.0,
     high_level_gamma: float = 1.0,
+    turn_index: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> Advantages:
     """Bi-level GAE (VAGEN, arXiv:2510.16907): first over turns, then within each turn.
 
-    Turn k ends at its last sampled token ``e_k``, found from the mask, so turns that earn 0 count
-    too. With ``r_k`` the reward on it and ``s_k`` what the turn's earlier tokens earned (a KL penalty)::
+    Turn k ends at its last sampled token ``e_k``, found from the mask (and ``turn_index`` where it is given), so turns
+    that earn 0 count too. With ``r_k`` the reward on it and ``s_k`` what the turn's earlier tokens earned (a KL penalty)::
 
         delta_k = r_k + high_level_gamma (s_{k+1} + V(e_{k+1})) - V(e_k)
         A_k     = delta_k + high_level_gamma lam A_{k+1}
@@ -91,7 +92,7 @@ def compute_bi_level_gae_advantage_return(
     """
     _check_values(values, response_mask)
     mask = response_mask.bool()
-    values, ends = masked_fill_zero(values, mask), turn_ends(mask)
+    values, ends = masked_fill_zero(values, mask), turn_ends(mask, turn_index)
     rewards = rewards_on_sampled_tokens(token_level_rewards, mask)
     returns_at_end = rewards.clone()
     zero = torch.zeros_like(values[:, 0])

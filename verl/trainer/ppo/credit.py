@@ -28,9 +28,14 @@ def rewards_on_sampled_tokens(token_level_rewards: torch.Tensor, response_mask: 
     return torch.where(mask, folded, torch.zeros_like(folded))
 
 
-def turn_ends(response_mask: torch.Tensor) -> torch.Tensor:
-    """Bool (B, T): true on the last sampled token of every turn, i.e. where the next position is not
-    sampled or does not exist. Read off the mask, so a turn that earned 0 is a turn all the same."""
+def turn_ends(response_mask: torch.Tensor, turn_index: torch.Tensor | None = None) -> torch.Tensor:
+    """Bool (B, T): true on the last sampled token of every turn. Read off the mask, so a turn that earned 0 is a
+    turn all the same: where the next position is not sampled or does not exist, or, with ``turn_index`` (B, T; it grows
+    along a row), where the next sampled token belongs to another turn (tokens may be given within a turn)."""
     mask = response_mask.bool()
+    if turn_index is not None:
+        index = turn_index.masked_fill(~mask, torch.iinfo(turn_index.dtype).max)
+        later = torch.cat([index[:, 1:], torch.full_like(index[:, :1], torch.iinfo(index.dtype).max)], dim=1)
+        return mask & (later.flip(1).cummin(dim=1).values.flip(1) > index)
     following = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], dim=1)
     return mask & ~following
