@@ -18,7 +18,7 @@ TOKEN_LEVEL = ("gae", "bi_level_gae")  # estimators that read rewards token by t
 
 #: per-token tensors (B, T-1) of a batch that credit reads, where they are there
 _PER_TOKEN = (
-    "response_mask", "turn_index", "token_level_scores", "values", "old_log_probs", "ref_log_prob", "rollout_log_probs",
+    "response_mask", "token_level_scores", "values", "old_log_probs", "ref_log_prob", "rollout_log_probs",
     "rollout_is_weights", "entropys", "sum_pi_squared",
 )  # fmt: skip
 

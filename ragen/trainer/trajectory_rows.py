@@ -48,13 +48,20 @@ class TrajectoryRows:
         turn = turns[self._row, self._column]
         same = self._trajectory[1:] == self._trajectory[:-1]
         new_turn = same & ((self._row[1:] != self._row[:-1]) | (turn[1:] != turn[:-1]))
-        steps = torch.cat([torch.zeros(1, dtype=torch.long), 1 + new_turn.long()])[: len(self._row)].cumsum(0)
-        starts = torch.full((len(self.rows),), 0, dtype=torch.long)
-        begins = torch.cat([torch.ones(1, dtype=torch.bool), ~same])[: len(self._row)]
-        starts[self._trajectory[begins]] = steps[begins]
-        self._place = steps - starts[self._trajectory]
+        self._turn = self._count(new_turn.long(), same)
+        self._place = self._count(1 + new_turn.long(), same)
         self.width = int(self._place.max()) + 1 if len(self._place) else 1
         self._shape = mask.shape
+
+    def _count(self, steps: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
+        """``steps`` (n-1,) from each kept position to the next added up from 0 within each trajectory; ``same``: both are of one."""
+        if not len(self._row):
+            return self._row
+        total = torch.cat([torch.zeros(1, dtype=torch.long), steps]).cumsum(0)
+        begins = torch.cat([torch.ones(1, dtype=torch.bool), ~same])
+        starts = torch.zeros(len(self.rows), dtype=torch.long)
+        starts[self._trajectory[begins]] = total[begins]
+        return total - starts[self._trajectory]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -65,6 +72,12 @@ class TrajectoryRows:
         joined[self._trajectory, self._place] = tensor[self._row, self._column]
         return joined
 
+    def turn_index(self) -> torch.Tensor:
+        """(N, width) the turn that each position belongs to, counted from 0 within the trajectory; -1 elsewhere."""
+        turns = torch.full((len(self.rows), self.width), -1, dtype=torch.long)
+        turns[self._trajectory, self._place] = self._turn
+        return turns
+
     def split(self, tensor: torch.Tensor) -> torch.Tensor:
         """The way back, (N, width) -> (B, T-1), 0 where no position was kept."""
         split = tensor.new_zeros(self._shape)
@@ -72,11 +85,13 @@ class TrajectoryRows:
         return split
 
     def join_batch(self, batch: DataProto, names: tuple[str, ...]) -> DataProto:
-        """``N`` rows with those of the per-token tensors ``names`` that ``batch`` has, its (B,) tensors and columns as
-        each trajectory's first row has them."""
+        """``N`` rows with those of the per-token tensors ``names`` that ``batch`` has, ``turn_index`` counted within the
+        trajectory, its (B,) tensors and columns as each trajectory's first row has them."""
         tensors = {}
         for name, tensor in batch.batch.items():
-            if name in names:
+            if name == "turn_index":
+                tensors[name] = self.turn_index()
+            elif name in names:
                 tensors[name] = self.join(tensor)
             elif tensor.dim() == 1:
                 tensors[name] = tensor[self.first]
