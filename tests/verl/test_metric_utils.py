@@ -87,6 +87,8 @@ def test_limits_are_the_widths_of_a_batch_in_verls_form(params, prompts):
     assert got["prompt_length/clip_ratio"] == pytest.approx((attention.sum(1) - sampled >= prompts).mean())
     assert got["tool_call_counts/mean"] == pytest.approx(2 + (b.rows - 1) / 2) and "num_turns/mean" not in got
     assert compute_data_metrics(batch, use_critic=False, max_prompt_length=10**6)["prompt_length/clip_ratio"] == 0.0
+    del batch.batch["prompts"]  # the trainer's own form: responses are the whole row, whose width limits nothing
+    assert not any("clip_ratio" in key for key in compute_data_metrics(batch, use_critic=False))
     del batch.batch["response_mask"]  # the last columns of VeRL's attention mask are the response
     timing = compute_timing_metrics(batch, {"gen": 1.0, "ref": 2.0})
     read = attention[:, -b.width :].sum()

@@ -67,8 +67,8 @@ def compute_data_metrics(
     ``critic/vf_explained_var`` is 1 - Var(returns - values) / Var(returns). Rows without a sampled token are counted in
     ``response/aborted_ratio`` and left out of ``response_length_non_aborted/*``. ``response_length/clip_ratio`` and
     ``prompt_length/clip_ratio``, the shares of rows that used up ``max_response_length`` sampled tokens or ``max_prompt_length``
-    tokens read, are there where these are given; by default they are the widths of ``responses`` and ``prompts``, if the
-    batch has these.
+    tokens read, are there where these are given; in a batch of VeRL's form, which holds ``prompts`` and ``responses`` side by
+    side, they are the widths of these by default.
     """
     tensors = batch.batch
     mask = tensors["response_mask"].bool()
@@ -84,11 +84,13 @@ def compute_data_metrics(
         metrics |= _spread("critic/values", values)
         if len(returns) > 1:
             metrics["critic/vf_explained_var"] = (1.0 - (returns - values).var() / (returns.var() + 1e-5)).item()
-    longest_response = _limit(tensors, "responses", max_response_length)
+    if {"prompts", "responses"} <= set(tensors.keys()):  # alone, responses may be a whole row (input_ids without the first)
+        max_response_length = max_response_length or tensors["responses"].shape[-1]
+        max_prompt_length = max_prompt_length or tensors["prompts"].shape[-1]
     metrics |= {
-        **_lengths_of("response_length", response, longest_response),
-        **_lengths_of("response_length_non_aborted", response[response > 0], longest_response),
-        **_lengths_of("prompt_length", total - response, _limit(tensors, "prompts", max_prompt_length)),
+        **_lengths_of("response_length", response, max_response_length),
+        **_lengths_of("response_length_non_aborted", response[response > 0], max_response_length),
+        **_lengths_of("prompt_length", total - response, max_prompt_length),
         "response/aborted_ratio": (response == 0).double().mean().item(),
     }
     columns = getattr(batch, "non_tensor_batch", {})
@@ -96,10 +98,6 @@ def compute_data_metrics(
         if column in columns:
             metrics |= _spread(name, torch.as_tensor(np.asarray(columns[column], dtype=np.float64)))
     return metrics
-
-
-def _limit(tensors: Any, name: str, given: int | None) -> int | None:
-    return tensors[name].shape[-1] if given is None and name in tensors.keys() else given
 
 
 def _lengths_of(name: str, lengths: torch.Tensor, limit: int | None) -> dict[str, float]:
