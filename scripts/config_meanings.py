@@ -85,13 +85,17 @@ MEANINGS = {
     "target_kl": "adaptive: the KL to be reached",
     "algorithm.rollout_correction.bypass_mode": "old log-probabilities are the engine's, so ratio and clipping are against the policy that "
     "played; null: true where trainer.rollout_ahead is 1 and neither rollout_is nor rollout_rs is set, else false",
-    "rollout_is_threshold": "largest importance weight",
+    "loss_type": "what the loss bypass_mode is: the clipped surrogate, or REINFORCE weighted by rollout_is",
+    "policy_loss.rollout_correction": "bypass_mode reads it; leave it as it is and set algorithm.rollout_correction",
+    "rollout_is_threshold": "largest importance weight; two numbers: weights outside them are 0 (IcePop)",
     "rollout_is_batch_normalize": "divide the weights by their mean",
-    "rollout_rs_threshold": "ratios above it are rejected (taken out of the mask)",
-    "rollout_rs_threshold_lower": "ratios below it are rejected; null: 1 / rollout_rs_threshold",
+    "rollout_rs_threshold": "what is above it is rejected (taken out of the mask); two numbers bound a ratio on both sides; one entry for all "
+    "options, or one each",
+    "rollout_rs_threshold_lower": "token, sequence, geometric: ratios below it are rejected; null: 1 / rollout_rs_threshold",
     "algorithm.adv_estimator": "how advantages are estimated (verl/trainer/ppo/advantages_*.py)",
     "algorithm.rollout_correction.rollout_is": "importance weights between engine and trainer; null: none",
-    "algorithm.rollout_correction.rollout_rs": "rejection by the same ratios, or their geometric mean; null: none",
+    "algorithm.rollout_correction.rollout_rs": "rejection by the same ratios or their geometric mean, or VeRL's options "
+    "(verl/trainer/ppo/rollout_thresholds.py); null: none",
     # trainer
     "trainer.logger": "where metrics go",
     "project_name": "for the trackers",

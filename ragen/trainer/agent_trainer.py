@@ -42,6 +42,7 @@ from verl.utils.checkpoint.checkpoint_manager import resolve_resume
 from verl.utils.checkpoint.shared_folder import check_shared_folder
 from verl.utils.tokenizer import hf_tokenizer
 from verl.utils.tracking import Tracking
+from verl.utils.verl_keys import TOKEN_BASELINE_ESTIMATORS
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +215,7 @@ class AgentTrainer:
         """Old log-probabilities where the update is not exactly on-policy, the reference's where a KL
         term asks for them, values where there is a critic."""
         config = self.config
-        batch.meta_info |= {"temperature": float(config.actor_rollout_ref.rollout.temperature), "global_steps": step}
+        batch.meta_info |= {"global_steps": step, **self._log_prob_settings()}
         if bypasses_old_log_probs(config):  # the ratio, and what clips it, is against the policy that played
             batch.batch["old_log_probs"] = batch.batch["rollout_log_probs"]
         elif self._needs_old_log_probs(batch) and "old_log_probs" not in batch.batch.keys():
@@ -235,7 +236,13 @@ class AgentTrainer:
         trajectories = len(set(batch.non_tensor_batch["traj_id"].tolist()))
         updates = update_batch.count_mini_batches(trajectories, actor.ppo_mini_batch_size) * actor.ppo_epochs
         correction = config.algorithm.rollout_correction
-        return updates > 1 or config.algorithm.use_kl_in_reward or bool(correction.rollout_is or correction.rollout_rs)
+        asked = config.algorithm.use_kl_in_reward or config.algorithm.adv_estimator in TOKEN_BASELINE_ESTIMATORS
+        return updates > 1 or asked or bool(correction.rollout_is or correction.rollout_rs)
+
+    def _log_prob_settings(self) -> dict:
+        """What ``compute_log_prob`` reads in ``meta_info``."""
+        squares = self.config.algorithm.adv_estimator in TOKEN_BASELINE_ESTIMATORS
+        return {"temperature": float(self.config.actor_rollout_ref.rollout.temperature), "calculate_sum_pi_squared": squares}
 
     def _with_rollout_correction(self, batch: DataProto, metrics: dict) -> DataProto:
         correction = self.config.algorithm.rollout_correction
@@ -253,7 +260,7 @@ class AgentTrainer:
         return batch
 
     def _with_entropy(self, batch: DataProto) -> DataProto:
-        batch.meta_info["temperature"] = float(self.config.actor_rollout_ref.rollout.temperature)
+        batch.meta_info |= self._log_prob_settings()
         return batch.union(self._over_ranks(self.workers.actor.compute_log_prob, batch))
 
     def _over_ranks(self, method, batch: DataProto) -> DataProto:

@@ -16,7 +16,7 @@ from ragen.env import REGISTERED_ENVS, env_config_class
 from ragen.players.factory import player_kind
 from ragen.players.remote import RemoteConfig
 from ragen.players.scripted import make_scripted
-from ragen.trainer import split_checks
+from ragen.trainer import correction_checks, split_checks
 from ragen.trainer.plan import is_split, kept_groups, players_of, rollout_ranks, rounds, trained_seats
 from ragen.trainer.rollout_filter import filter_of
 from verl.utils.config_check import describe, show
@@ -277,10 +277,8 @@ def check_replies(config: Config) -> Iterator[str]:
 
 def check_algorithm(config: Config) -> Iterator[str]:
     algorithm, actor = config["algorithm"], config["actor_rollout_ref"]["actor"]
-    rollout, correction = config["actor_rollout_ref"]["rollout"], algorithm["rollout_correction"]
-    path = "algorithm.rollout_correction"
-    if correction["rollout_rs"] and correction["rollout_rs_threshold"] is None:
-        yield f"{path}.rollout_rs = {correction['rollout_rs']} needs {path}.rollout_rs_threshold, the largest ratio to keep (such as 2.0)"
+    rollout = config["actor_rollout_ref"]["rollout"]
+    yield from correction_checks.check(config)
     if actor["policy_loss"]["loss_mode"] == "dro" and not actor["policy_loss"]["dro_beta"]:
         yield "actor_rollout_ref.actor.policy_loss.dro_beta = null: loss_mode=dro needs its penalty's weight, a number above 0"
     keys, weights = algorithm["gdpo_reward_keys"], algorithm["gdpo_reward_weights"]

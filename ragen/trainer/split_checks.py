@@ -32,12 +32,6 @@ def check_ahead(config: Config) -> Iterator[str]:
     algorithm, correction = config["algorithm"], config["algorithm"]["rollout_correction"]
     path = "algorithm.rollout_correction"
     bypass = bypasses_old_log_probs(config)
-    if bypass and (correction["rollout_is"] or correction["rollout_rs"]):
-        key = "rollout_is" if correction["rollout_is"] else "rollout_rs"
-        yield (
-            f"{path}.bypass_mode = true with {key} = {correction[key]}: the ratio is then against the engine already, "
-            "nothing is left to correct; set one of them to null"
-        )
     if not config["trainer"]["rollout_ahead"]:
         return
     ahead = "trainer.rollout_ahead = 1"
@@ -53,8 +47,10 @@ def check_ahead(config: Config) -> Iterator[str]:
         bypassing = "" if correction["rollout_rs"] else f"leave {path}.bypass_mode at null (ratios against the policy that played), or "
         yield f"{ahead}: episodes are an update old, and nothing makes up for that; {bypassing}set {path}.rollout_is=token"
     loss = config["actor_rollout_ref"]["actor"]["policy_loss"]["loss_mode"]
-    if bypass and loss == "gpg":
-        yield f"{ahead}: policy_loss.loss_mode = gpg has no ratio to the policy that played; set {path}.rollout_is=token"
+    if bypass and loss in ("gpg", "reinforce"):
+        yield f"{ahead}: policy_loss.loss_mode = {loss} has no ratio to the policy that played; set {path}.rollout_is=token"
+    if loss == "bypass_mode" and correction["loss_type"] == "reinforce" and not correction["rollout_is"]:
+        yield f"{ahead}: {path}.loss_type = reinforce weighs nothing by the policy that played; set {path}.rollout_is=token"
 
 
 CHECKS = (check_split, check_ahead)

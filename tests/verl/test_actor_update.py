@@ -138,7 +138,10 @@ def test_three_ranks_one_of_them_empty_agree_with_bare_pytorch(model_path, expec
         assert_same(results[0], expected)
 
 
-LOSS_OPTIONS = {"dro": {"dro_beta": 0.1}}
+LOSS_OPTIONS = {
+    "dro": {"dro_beta": 0.1},
+    "bypass_mode": {"rollout_correction": {"loss_type": "reinforce", "rollout_is": "token", "rollout_rs": "token_k1", "rollout_rs_threshold": 1.3}},
+}
 
 
 def every_loss(rank: int, path: str, dealing: list[list[int]], cuts: list[dict]) -> dict:

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ragged_batches import batches, draw, tensor
@@ -13,7 +14,6 @@ from verl.trainer.ppo.metric_utils import (
     compute_throughout_metrics,
     compute_throughput_metrics,
     compute_timing_metrics,
-    reduce_metrics,
     token_weighted_mean,
 )
 
@@ -63,8 +63,37 @@ def test_data_metrics(params):
     if b.mask.sum() > 1:
         returns = (b.values + b.adv)[b.mask]
         assert got["critic/vf_explained_var"] == pytest.approx(1 - b.adv[b.mask].var(ddof=1) / (returns.var(ddof=1) + 1e-5))
+    if sampled.any():
+        there = sampled[sampled > 0]
+        assert got["response_length_non_aborted/mean"] == pytest.approx(there.mean())
+        assert got["response_length_non_aborted/min"] == there.min() and got["response_length_non_aborted/max"] == there.max()
+        assert got["response_length_non_aborted/clip_ratio"] == pytest.approx((there >= 3).mean())
+    else:
+        assert not any(key.startswith("response_length_non_aborted") for key in got)
     plain = compute_data_metrics(batch, use_critic=False)
     assert not any("values" in key or "vf_" in key or "clip_ratio" in key for key in plain)
+
+
+@settings(max_examples=25, deadline=None)
+@given(batches, st.integers(1, 4))
+def test_limits_are_the_widths_of_a_batch_in_verls_form(params, prompts):
+    b = draw(params)
+    batch, attention = as_batch(b)
+    batch.batch |= {"prompts": torch.zeros(b.rows, prompts), "responses": torch.zeros(b.rows, b.width)}
+    batch.non_tensor_batch = {"tool_call_counts": np.arange(b.rows) + 2}
+    got = compute_data_metrics(batch, use_critic=False)
+    sampled = b.mask.sum(1)
+    assert got["response_length/clip_ratio"] == pytest.approx((sampled == b.width).mean())
+    assert got["prompt_length/clip_ratio"] == pytest.approx((attention.sum(1) - sampled >= prompts).mean())
+    assert got["tool_call_counts/mean"] == pytest.approx(2 + (b.rows - 1) / 2) and "num_turns/mean" not in got
+    assert compute_data_metrics(batch, use_critic=False, max_prompt_length=10**6)["prompt_length/clip_ratio"] == 0.0
+    del batch.batch["prompts"]  # the trainer's own form: responses are the whole row, whose width limits nothing
+    assert not any("clip_ratio" in key for key in compute_data_metrics(batch, use_critic=False))
+    del batch.batch["response_mask"]  # the last columns of VeRL's attention mask are the response
+    timing = compute_timing_metrics(batch, {"gen": 1.0, "ref": 2.0})
+    read = attention[:, -b.width :].sum()
+    assert timing["timing_per_token_ms/gen"] == pytest.approx(1000 / read if read else 0.0)
+    assert timing["timing_per_token_ms/ref"] == pytest.approx(2000 / attention.sum())
 
 
 def test_timing_and_throughput():
@@ -82,11 +111,6 @@ def test_timing_and_throughput():
     )
     counted, _ = as_batch(b, global_token_num=[10, 20])
     assert compute_throughout_metrics(counted, timing, 1)["perf/throughput"] == 5.0
-
-
-def test_reduce_metrics():
-    reduced = reduce_metrics({"a/mean": [1, 2, 6], "a/max": [1, 2, 6], "a/min": [3, 2], "min_p/share": [0.0, 1.0], "none": []})
-    assert reduced == {"a/mean": 3.0, "a/max": 6.0, "a/min": 2.0, "min_p/share": 0.5}
 
 
 @settings(max_examples=20, deadline=None)

@@ -32,7 +32,8 @@ CONFIG = SimpleNamespace(
     tau_pos=TAU[0],
     tau_neg=TAU[1],
     policy_loss=SimpleNamespace(
-        dro_beta=BETA, clip_cov_ratio=0.3, clip_cov_lb=0.0, clip_cov_ub=5.0, kl_cov_ratio=0.3, ppo_kl_coef=0.7
+        dro_beta=BETA, clip_cov_ratio=0.3, clip_cov_lb=0.0, clip_cov_ub=5.0, kl_cov_ratio=0.3, ppo_kl_coef=0.7,
+        rollout_correction={"loss_type": "reinforce", "rollout_is": "token", "rollout_rs": "token_k1", "rollout_rs_threshold": 1.5},
     ),
 )
 
@@ -344,6 +345,10 @@ def test_value_and_entropy_loss(params):
     loss, clipfrac = compute_value_loss(tensor(predicted), tensor(returns), tensor(b.values), tensor(b.mask), 0.5)
     assert loss.item() == pytest.approx(0.5 * token.mean() if len(token) else 0.0)
     assert clipfrac.item() == pytest.approx(share.mean() if len(share) else 0.0, abs=1e-6)
+    args = (tensor(predicted), tensor(returns), tensor(b.values), tensor(b.mask), 0.5)
+    counted, _ = compute_value_loss(*args, dp_size=2, batch_num_tokens=7)  # VeRL's arguments
+    assert counted.item() == pytest.approx(compute_value_loss(*args, global_batch_info={"dp_size": 2, "batch_num_tokens": 7})[0].item())
+    assert counted.item() == pytest.approx(0.5 * 2 * token.sum() / 7)
 
     logits = b.rng.normal(size=(b.rows, b.width, 5))
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)

@@ -121,11 +121,80 @@ def test_no_correction_asked_for():
         (partial(compute_rollout_rejection_mask, rollout_rs="turn"), "rollout_rs is 'turn'"),
         (partial(compute_rollout_rejection_mask, rollout_rs_threshold=None), "rollout_rs_threshold"),
         (partial(compute_rollout_rejection_mask, rollout_rs_threshold_lower=3.0), "rollout_rs_threshold_lower"),
+        (partial(compute_rollout_rejection_mask, rollout_rs="token,turn"), "rollout_rs is 'turn'"),
+        (partial(compute_rollout_rejection_mask, rollout_rs="token_k1,token_k2", rollout_rs_threshold="2,2,2"), "3 entries for the 2 options"),
+        (partial(compute_rollout_rejection_mask, rollout_rs="token_k3", rollout_rs_threshold="0.5_2.0"), "token_k3 is never below 0"),
+        (partial(compute_rollout_rejection_mask, rollout_rs="token_k1", rollout_rs_threshold="2.0_0.5"), "lower bound is above"),
+        (partial(compute_rollout_rejection_mask, rollout_rs="token_k1", rollout_rs_threshold="0.5_1_2"), "one or two"),
+        (partial(compute_rollout_rejection_mask, rollout_rs="token_k1", rollout_rs_threshold="half"), "such as '0.5_2.0'"),
+        (partial(compute_rollout_rejection_mask, rollout_rs="token_k1", rollout_rs_threshold=0.52), "YAML reads 0.5_2 as 0.52"),
+        (partial(compute_rollout_rejection_mask, rollout_rs="token_k1", rollout_rs_threshold_lower=0.4), "'LOWER_UPPER'"),
+        (partial(compute_rollout_correction_weights, rollout_is_threshold="3_2"), "rollout_is_threshold"),
     ],
 )
 def test_wrong_settings_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.zeros(1, 2), torch.ones(1, 2))
+
+
+def statistic(option, d, mask):
+    """What VeRL's options bound, of each token or of its row, from the formulas."""
+    form = option.rsplit("_", 1)[1]
+    value = {"k1": -d, "k2": d**2 / 2, "k3": np.exp(d) - 1 - d}[form]
+    if option.startswith("token"):
+        return value
+    reduce = {"seq_sum": np.sum, "seq_mean": np.mean, "seq_max": np.max}[option.rsplit("_", 1)[0]]
+    return np.stack([np.full(len(m), reduce(row[m]) if m.any() else 0.0) for row, m in zip(value, mask, strict=True)])
+
+
+#: VeRL's options with a threshold and the bounds of the statistic that it means
+OPTIONS = [
+    ("token_k1", "0.7_1.2", np.log(0.7), np.log(1.2)), ("seq_sum_k1", "0.6_2.5", np.log(0.6), np.log(2.5)),
+    ("seq_mean_k1", "1.2", -np.log(1.2), np.log(1.2)), ("token_k2", 0.05, -1, 0.05), ("seq_sum_k2", "0.3", -1, 0.3),
+    ("seq_mean_k2", 0.08, -1, 0.08), ("seq_max_k2", 0.2, -1, 0.2), ("token_k3", "0.06", -1, 0.06), ("seq_sum_k3", 0.3, -1, 0.3),
+    ("seq_mean_k3", 0.08, -1, 0.08), ("seq_max_k3", 0.2, -1, 0.2),
+]  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(batches, st.lists(st.sampled_from(OPTIONS), min_size=1, max_size=3, unique_by=lambda o: o[0]))
+def test_verls_options_alone_and_together(params, options):
+    b = draw(params)
+    d, want = b.logp - b.old, b.mask.copy()
+    for option, _, low, high in options:
+        found = statistic(option, d, b.mask)
+        want &= (found >= low) & (found <= high)
+    names, thresholds = ", ".join(o[0] for o in options), ",".join(str(o[1]) for o in options)
+    kept, metrics = compute_rollout_rejection_mask(tensor(d), tensor(b.mask), names, thresholds)
+    np.testing.assert_array_equal(kept.numpy(), want)
+    if b.mask.any():
+        assert metrics["rollout_rs_masked_fraction"] == pytest.approx(1 - want[b.mask].mean(), abs=1e-6)
+    assert ("rollout_rs_" + options[0][0] + "_masked_fraction" in metrics) == (len(options) > 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(batches, st.sampled_from([("token", "token_k1"), ("sequence", "seq_sum_k1"), ("geometric", "seq_mean_k1")]), st.floats(1.01, 3))
+def test_verls_names_for_ours_differ_in_the_direction_alone(params, names, upper):
+    """With a number as threshold the two are the same; with two, VeRL's bound the inverse ratio."""
+    b = draw(params)
+    d, mask = tensor(b.logp - b.old), tensor(b.mask)
+    ours, theirs = names
+    assert torch.equal(compute_rollout_rejection_mask(d, mask, ours, upper)[0], compute_rollout_rejection_mask(d, mask, theirs, upper)[0])
+    bounds, inverse = f"0.9_{upper}", f"{1 / upper!r}_{1 / 0.9!r}"
+    same = compute_rollout_rejection_mask(d, mask, ours, bounds)[0], compute_rollout_rejection_mask(d, mask, theirs, inverse)[0]
+    assert torch.equal(*same)
+
+
+@settings(max_examples=30, deadline=None)
+@given(batches, st.sampled_from(["token", "sequence"]))
+def test_weights_outside_two_bounds_are_zero(params, level):
+    b = draw(params)
+    raw = ratios(b, level)
+    weights, metrics = compute_rollout_correction_weights(tensor(b.logp - b.old), tensor(b.mask), level, "0.8_1.25")
+    want = np.where(b.mask & (raw >= 0.8) & (raw <= 1.25), raw, 0.0)
+    np.testing.assert_allclose(weights.numpy(), want, atol=1e-12)
+    if b.mask.any():
+        assert metrics["rollout_is_truncated_fraction"] == pytest.approx((want == 0)[b.mask].mean(), abs=1e-6)
 
 
 def test_on_a_batch():

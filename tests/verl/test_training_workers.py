@@ -27,14 +27,15 @@ def untied_path(tmp_path_factory):
     return save_tiny_model(tmp_path_factory.mktemp("untied"), tied=False)
 
 
-def transformers_log_probs(model, batch: dict, temperature: float = 0.7) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities and entropies (B, T-1) where response_mask is true, 0 elsewhere."""
+def transformers_log_probs(model, batch: dict, temperature: float = 0.7) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log-probabilities, entropies and sums of squared probabilities (B, T-1) where response_mask is true, 0 elsewhere."""
     with torch.no_grad():
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1] / temperature
     log_softmax = logits.log_softmax(-1)
     log_prob = log_softmax.gather(-1, batch["input_ids"][:, 1:, None])[..., 0]
     entropy = -(log_softmax.exp() * log_softmax).sum(-1)
-    return log_prob * batch["response_mask"], entropy * batch["response_mask"]
+    squares = log_softmax.exp().square().sum(-1)
+    return tuple(values * batch["response_mask"] for values in (log_prob, entropy, squares))
 
 
 def log_probs_and_weights(rank: int, path: str, dealing, ways: list[dict]):
@@ -44,10 +45,16 @@ def log_probs_and_weights(rank: int, path: str, dealing, ways: list[dict]):
         worker.init_model()
         share = to_share(game_batch(), dealing[rank], [0] * 9, 1)
         found = worker.compute_log_prob(share).batch
+        assert "sum_pi_squared" not in found.keys()
+        share.meta_info["calculate_sum_pi_squared"] = True
+        squares = worker.compute_log_prob(share).batch["sum_pi_squared"]
         reference = worker.compute_ref_log_prob(share).batch["ref_log_prob"]
         results.append(
             (
-                {"log": found["old_log_probs"].numpy(), "entropy": found["entropys"].numpy(), "ref": reference.numpy()},
+                {
+                    "log": found["old_log_probs"].numpy(), "entropy": found["entropys"].numpy(), "ref": reference.numpy(),
+                    "squares": squares.numpy(),
+                },
                 numpy_weights(worker),
             )
         )
@@ -57,7 +64,7 @@ def log_probs_and_weights(rank: int, path: str, dealing, ways: list[dict]):
 def test_log_probs_and_exported_weights_are_those_of_transformers(model_path):
     batch, dealing = game_batch(), [[6, 0, 8, 1, 3], [5, 2, 7, 4]]
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32, attn_implementation="eager").eval()
-    log_prob, entropy = transformers_log_probs(model, batch)
+    log_prob, entropy, squares = transformers_log_probs(model, batch)
     budget = {"rollout.log_prob_use_dynamic_bsz": True, "rollout.log_prob_max_token_len_per_gpu": 60}
     ways = [{}, PACKED, budget, SHARED, BFLOAT16]
     for rank, results in enumerate(run_ranks(log_probs_and_weights, 2, model_path, dealing, ways)):
@@ -69,6 +76,7 @@ def test_log_probs_and_exported_weights_are_those_of_transformers(model_path):
             np.testing.assert_allclose(found["log"], log_prob[dealing[rank]], atol=2e-5)
             np.testing.assert_allclose(found["entropy"], entropy[dealing[rank]], atol=2e-5)
             np.testing.assert_allclose(found["ref"], log_prob[dealing[rank]], atol=2e-5)
+            np.testing.assert_allclose(found["squares"], squares[dealing[rank]], atol=2e-5)
             expected = dict(model.named_parameters())  # tied weights are named once
             assert weights.keys() == expected.keys()
             for name, weight in expected.items():
@@ -103,7 +111,7 @@ def lora_steps(rank: int, path: str, dealing):
 def test_lora_trains_adapters_alone_and_hands_over_merged_weights(untied_path):
     batch, dealing = game_batch(), [[6, 0, 8, 1, 3], [5, 2, 7, 4]]
     model = AutoModelForCausalLM.from_pretrained(untied_path, dtype=torch.float32)
-    base_log_prob, _ = transformers_log_probs(copy.deepcopy(model).eval(), batch)
+    base_log_prob, *_ = transformers_log_probs(copy.deepcopy(model).eval(), batch)
     results = run_ranks(lora_steps, 2, untied_path, dealing)
 
     adapters = results[0]["adapters"]
@@ -115,7 +123,7 @@ def test_lora_trains_adapters_alone_and_hands_over_merged_weights(untied_path):
                 parameter.copy_(torch.from_numpy(adapters[name]))
     assert max(float(p.detach().abs().max()) for name, p in peft_model.named_parameters() if "lora_B" in name) > 0
     merged = peft_model.merge_and_unload().eval()
-    log_prob, _ = transformers_log_probs(merged, batch)
+    log_prob, *_ = transformers_log_probs(merged, batch)
 
     for rank, result in enumerate(results):
         np.testing.assert_allclose(result["ref"], base_log_prob[dealing[rank]], atol=2e-5)

@@ -159,6 +159,29 @@ class _FromHidden(torch.autograd.Function):
         return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None, None
 
 
+@torch.no_grad()
+def calculate_sum_pi_squared_from_logits(logits: torch.Tensor, chunk_size: int | None = None) -> torch.Tensor:
+    """``sum_v p_v^2`` of ``p = softmax(logits)``: ``(..., V)`` -> float32 ``(...)`` (float64 if the input is). No gradient."""
+    shape, flat = logits.shape[:-1], logits.reshape(-1, logits.shape[-1])
+    sums = [_sum_pi_squared(_log_softmax(part, _working_dtype(logits.dtype))) for part in flat.split(_tokens_per_chunk(chunk_size, flat.shape[-1]))]
+    return torch.cat(sums).reshape(shape)
+
+
+@torch.no_grad()
+def chunked_sum_pi_squared(
+    hidden: torch.Tensor, head_weight: torch.Tensor, temperature: float = 1.0, chunk_size: int | None = None
+) -> torch.Tensor:
+    """``sum_v p_v^2`` of ``p = softmax(hidden @ head_weight.T / temperature)``: hidden (N, H), head_weight (V, H) -> (N,), as
+    :func:`chunked_logprobs_entropy` computes it. No gradient."""
+    hidden, head_weight = _as_computed(hidden, head_weight)
+    chunk, dtype = _tokens_per_chunk(chunk_size, head_weight.shape[0]), _working_dtype(hidden.dtype)
+    return torch.cat([_sum_pi_squared(_log_softmax(F.linear(part, head_weight), dtype, temperature)) for part in hidden.split(chunk)])
+
+
+def _sum_pi_squared(log_p: torch.Tensor) -> torch.Tensor:
+    return log_p.exp_().square_().sum(-1)
+
+
 def logprobs_entropy_from_logits(
     logits: torch.Tensor,
     labels: torch.Tensor | None,
@@ -202,6 +225,13 @@ def entropy_from_logits_with_chunking(logits: torch.Tensor, chunk_size: int = 20
     return entropy_from_logits(logits, chunk_size)
 
 
+def _as_computed(hidden: torch.Tensor, head_weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both in the dtype of their product: autocast's, or that of ``hidden``."""
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    return hidden.to(dtype), head_weight.to(dtype)
+
+
 def chunked_logprobs_entropy(
     hidden: torch.Tensor,
     head_weight: torch.Tensor,
@@ -225,11 +255,8 @@ def chunked_logprobs_entropy(
         raise ValueError(f"labels must have shape ({hidden.shape[0]},), got {tuple(labels.shape)}")
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature} (for greedy sampling score at temperature 1)")
-    device = hidden.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     return _FromHidden.apply(
-        hidden.to(dtype),
-        head_weight.to(dtype),
+        *_as_computed(hidden, head_weight),
         labels,
         float(temperature),
         _tokens_per_chunk(chunk_size, head_weight.shape[0]),

@@ -9,6 +9,24 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification, PretrainedConfig
 
+from verl.compat.model import compute_position_id_with_mask, create_random_mask
+
+__all__ = [
+    "DROPOUT_KEYS",
+    "HUB_ID",
+    "ModelPathError",
+    "VALUE_HEADS",
+    "backbone",
+    "build_causal_lm",
+    "build_value_model",
+    "compute_position_id_with_mask",
+    "count_parameters",
+    "create_random_mask",
+    "decoder_layers",
+    "load_model_config",
+    "value_head",
+]
+
 logger = logging.getLogger(__name__)
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")

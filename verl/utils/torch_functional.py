@@ -12,8 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
+from verl.compat.tensors import distributed_masked_mean, distributed_mean_max_min_std, expand_as_nested
 from verl.utils.chunked_logprobs import (
+    calculate_sum_pi_squared_from_logits,
     chunked_logprobs_entropy,
+    chunked_sum_pi_squared,
     entropy_from_logits,
     entropy_from_logits_with_chunking,
     logprobs_entropy_from_logits,
@@ -21,7 +24,12 @@ from verl.utils.chunked_logprobs import (
 )
 
 __all__ = [
+    "calculate_sum_pi_squared_from_logits",
     "chunked_logprobs_entropy",
+    "chunked_sum_pi_squared",
+    "distributed_masked_mean",
+    "distributed_mean_max_min_std",
+    "expand_as_nested",
     "entropy_from_logits",
     "entropy_from_logits_with_chunking",
     "logprobs_entropy_from_logits",

@@ -7,7 +7,11 @@ of algorithms with the registries they name.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from verl.trainer.ppo.registry import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
+from verl.trainer.ppo.rollout_thresholds import RS_OPTIONS, parse_weights
 from verl.utils.config_check import (
     Field,
     boolean,
@@ -24,14 +28,20 @@ from verl.utils.config_check import (
 
 ADV_ESTIMATORS = (
     "gae", "bi_level_gae", "grpo", "grpo_passk", "rloo", "reinforce_plus_plus", "reinforce_plus_plus_baseline",
-    "remax", "opo", "gpg", "gdpo", "rae",
+    "remax", "opo", "gpg", "gdpo", "rae", "grpo_vectorized", "rloo_vectorized", "optimal_token_baseline", "tir_optimal_token_baseline",
 )
+#: estimators that weigh by how much gradient each token carries: the trainer computes its log-probability and sum_pi_squared first
+TOKEN_BASELINE_ESTIMATORS = ("optimal_token_baseline", "tir_optimal_token_baseline")
 #: estimators whose advantage compares members of a group: a group of one gives nothing
-GROUP_ESTIMATORS = ("grpo", "grpo_passk", "rloo", "reinforce_plus_plus_baseline", "opo", "gpg", "gdpo")
+GROUP_ESTIMATORS = (
+    "grpo", "grpo_passk", "rloo", "reinforce_plus_plus_baseline", "opo", "gpg", "gdpo", "grpo_vectorized", "rloo_vectorized",
+    *TOKEN_BASELINE_ESTIMATORS,
+)
 #: estimators that need a critic
 CRITIC_ESTIMATORS = ("gae", "bi_level_gae")
 POLICY_LOSSES = (
     "vanilla", "gspo", "cispo", "sapo", "gpg", "clip_cov", "kl_cov", "geo_mean", "dppo_tv", "dppo_kl", "dro",
+    "reinforce", "bypass_mode",
 )
 _KL_PLAIN = ("kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3")
 KL_FORMS = _KL_PLAIN + tuple(f"{name}+" for name in _KL_PLAIN)
@@ -112,6 +122,7 @@ _actor = {
     "policy_loss.kl_cov_ratio": _share,
     "policy_loss.ppo_kl_coef": number(low=0),
     "policy_loss.dro_beta": optional(number(above=0)),
+    "policy_loss.rollout_correction": mapping(),
     "tau_pos": number(above=0),
     "tau_neg": number(above=0),
     "loss_scale_factor": optional(number(above=0)),
@@ -172,6 +183,21 @@ _critic = {
     "cliprange_value": number(above=0),
     **_under("optim", _optim),
 }
+
+
+def _reads(parse: Callable[[Any], Any]) -> Callable[[Any], bool]:
+    """Whether ``parse`` takes a value without an error."""
+
+    def accepts(value: Any) -> bool:
+        try:
+            parse(value)
+        except (TypeError, ValueError):
+            return False
+        return True
+
+    return accepts
+
+
 _algorithm = {
     "adv_estimator": registered(ADV_ESTIMATORS, ADV_ESTIMATOR_REGISTRY, _EXTERNAL_LIB),
     "gamma": _share,
@@ -191,10 +217,16 @@ _algorithm = {
     "kl_ctrl.target_kl": number(above=0),
     "rollout_correction.bypass_mode": optional(boolean()),
     "rollout_correction.rollout_is": optional(choice("token", "sequence")),
-    "rollout_correction.rollout_is_threshold": number(above=0),
+    "rollout_correction.loss_type": choice("ppo_clip", "reinforce"),
+    "rollout_correction.rollout_is_threshold": Field("a number > 0, or two as '0.5_2.0'", _reads(parse_weights)),
     "rollout_correction.rollout_is_batch_normalize": boolean(),
-    "rollout_correction.rollout_rs": optional(choice("token", "sequence", "geometric")),
-    "rollout_correction.rollout_rs_threshold": optional(number(above=0)),
+    "rollout_correction.rollout_rs": optional(Field(
+        f"one of {', '.join(RS_OPTIONS)}, or several with commas between",
+        lambda v: isinstance(v, str) and bool(v) and all(option.strip() in RS_OPTIONS for option in v.split(",")),
+    )),
+    "rollout_correction.rollout_rs_threshold": optional(either(
+        number(above=0), Field("a text such as '0.5_2.0' or '2.0,0.01'", lambda v: isinstance(v, str) and bool(v))
+    )),
     "rollout_correction.rollout_rs_threshold_lower": optional(number(above=0)),
 }
 _trainer = {

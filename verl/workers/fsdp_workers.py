@@ -133,14 +133,15 @@ class ActorRolloutRefWorker(_TrainingWorker):
 
     @register(dispatch_mode=Dispatch.DP_COMPUTE_PROTO)
     def compute_log_prob(self, data: DataProto) -> DataProto:
-        """`old_log_probs` and `entropys` (B, T-1) of the policy at `meta_info["temperature"]` (default: the rollout's)."""
+        """`old_log_probs` and `entropys` (B, T-1) of the policy at `meta_info["temperature"]` (default: the rollout's), and
+        `sum_pi_squared` where `meta_info["calculate_sum_pi_squared"]`."""
         self._set_log_prob_limits(data, self.config.rollout)
+        squares = bool(data.meta_info.get("calculate_sum_pi_squared", False))
         self.trained.load()
-        log_probs, entropys = self.actor.compute_log_prob(data, calculate_entropy=True)
+        found = self.actor.compute_log_prob(data, calculate_entropy=True, calculate_sum_pi_squared=squares)
         self.trained.offload()
-        return DataProto.from_dict(
-            tensors={"old_log_probs": log_probs, "entropys": entropys}, meta_info={"temperature": data.meta_info["temperature"]}
-        )
+        tensors = dict(zip(("old_log_probs", "entropys", "sum_pi_squared"), found, strict=False))
+        return DataProto.from_dict(tensors=tensors, meta_info={"temperature": data.meta_info["temperature"]})
 
     @register(dispatch_mode=Dispatch.DP_COMPUTE_PROTO)
     def compute_ref_log_prob(self, data: DataProto) -> DataProto:

@@ -19,6 +19,14 @@ from verl.trainer.ppo.advantages_reinforce import (
     compute_reinforce_plus_plus_outcome_advantage,
     compute_remax_outcome_advantage,
 )
+from verl.trainer.ppo.advantages_token_baseline import (
+    compute_multi_turn_optimal_token_baseline_advantage,
+    compute_optimal_token_baseline_advantage,
+)
+from verl.trainer.ppo.advantages_vectorized import (
+    compute_grpo_vectorized_outcome_advantage,
+    compute_rloo_vectorized_outcome_advantage,
+)
 from verl.trainer.ppo.aggregation import LOSS_AGG_MODES, agg_loss, batch_counts
 from verl.trainer.ppo.config_access import with_batch_info
 from verl.trainer.ppo.kl import (
@@ -37,6 +45,7 @@ from verl.trainer.ppo.policy_losses import (
     compute_policy_loss_gpg,
     compute_policy_loss_vanilla,
 )
+from verl.trainer.ppo.policy_losses_bypass import compute_policy_loss_bypass_mode, compute_policy_loss_reinforce
 from verl.trainer.ppo.policy_losses_cov import (
     COV_SELECTORS,
     add_cov_selected,
@@ -79,8 +88,12 @@ __all__ = [
     "compute_gpg_outcome_advantage",
     "compute_grpo_outcome_advantage",
     "compute_grpo_passk_outcome_advantage",
+    "compute_grpo_vectorized_outcome_advantage",
+    "compute_multi_turn_optimal_token_baseline_advantage",
     "compute_opo_outcome_advantage",
+    "compute_optimal_token_baseline_advantage",
     "compute_policy_loss",
+    "compute_policy_loss_bypass_mode",
     "compute_policy_loss_cispo",
     "compute_policy_loss_clip_cov",
     "compute_policy_loss_dppo_kl",
@@ -90,6 +103,7 @@ __all__ = [
     "compute_policy_loss_gpg",
     "compute_policy_loss_gspo",
     "compute_policy_loss_kl_cov",
+    "compute_policy_loss_reinforce",
     "compute_policy_loss_sapo",
     "compute_policy_loss_vanilla",
     "compute_rae_outcome_advantage",
@@ -98,6 +112,7 @@ __all__ = [
     "compute_remax_outcome_advantage",
     "compute_rewards",
     "compute_rloo_outcome_advantage",
+    "compute_rloo_vectorized_outcome_advantage",
     "compute_value_loss",
     "get_adv_estimator_fn",
     "get_kl_controller",

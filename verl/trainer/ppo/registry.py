@@ -23,6 +23,10 @@ class AdvantageEstimator(StrEnum):
     GPG = "gpg"
     GDPO = "gdpo"
     RAE = "rae"
+    GRPO_VECTORIZED = "grpo_vectorized"
+    RLOO_VECTORIZED = "rloo_vectorized"
+    OPTIMAL_TOKEN_BASELINE = "optimal_token_baseline"
+    TIR_OPTIMAL_TOKEN_BASELINE = "tir_optimal_token_baseline"
 
 
 ADV_ESTIMATOR_REGISTRY: dict[str, Callable[..., Any]] = {}

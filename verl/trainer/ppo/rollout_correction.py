@@ -8,32 +8,46 @@ beyond repair. With ``d_t = log pi_old - log pi_rollout`` of a sampled token, th
 
 Truncated importance sampling (Yao et al. 2025, "Your efficient RL framework secretly brings you
 off-policy RL training") weighs each token's loss by ``min(ratio, threshold)``; rejection takes tokens or
-whole sequences with a ratio outside ``[lower, upper]`` out of the mask. Everything here runs on the whole
-batch before it is cut, and the counts for ``agg_loss`` are taken from the mask it returns, so that a
-rejected token is never counted.
+whole sequences out of the mask, by these ratios or VeRL's other options (``rollout_thresholds``). Everything
+here runs on the whole batch before it is cut, and the counts for ``agg_loss`` are taken from the mask it
+returns, so that a rejected token is never counted. A sequence is a row of the tensors that are given.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 
 from verl.trainer.ppo.config_access import config_value
+from verl.trainer.ppo.rollout_thresholds import Criterion, parse_rejection, parse_weights
 from verl.utils.torch_functional import masked_fill_zero, masked_mean, masked_sum
 
 BOUND = 20.0  # log-ratios are clamped to +-20 before exp
 
 
-def _ratios(log_ratio: torch.Tensor, mask: torch.Tensor, level: str) -> torch.Tensor:
+def log_ratio_of(log_ratio: torch.Tensor, mask: torch.Tensor, level: str) -> torch.Tensor:
+    """``log_ratio`` (B, T) of each token, or its sum over each row's tokens (level ``sequence``)."""
     if level == "token":
-        value = log_ratio
-    else:
-        value = masked_sum(log_ratio, mask, -1).unsqueeze(-1)
-        if level == "geometric":
-            value = value / mask.sum(-1, keepdim=True).clamp(min=1)
-    return value.clamp(-BOUND, BOUND).exp().expand_as(log_ratio)
+        return log_ratio
+    return masked_sum(log_ratio, mask, -1).unsqueeze(-1).expand_as(log_ratio)
+
+
+def raw_weights(log_ratio: torch.Tensor, mask: torch.Tensor, level: str) -> torch.Tensor:
+    """exp of :func:`log_ratio_of` clamped to +-20, (B, T), 0 outside the mask."""
+    return masked_fill_zero(log_ratio_of(masked_fill_zero(log_ratio, mask), mask, level).clamp(-BOUND, BOUND).exp(), mask)
+
+
+def bounded_weights(raw: torch.Tensor, upper: float, lower: float | None) -> torch.Tensor:
+    """Weights above ``upper`` cut to it; with ``lower`` those outside the two are 0 (IcePop, arXiv:2510.18855)."""
+    return raw.clamp(max=upper) if lower is None else torch.where((raw >= lower) & (raw <= upper), raw, 0.0)
+
+
+def mean_weight(weights: torch.Tensor, mask: torch.Tensor, level: str) -> torch.Tensor:
+    """Mean over tokens, or over the rows that have one (level ``sequence``)."""
+    if level == "token":
+        return masked_mean(weights, mask)
+    return masked_mean(masked_mean(weights, mask, -1), mask.any(-1))
 
 
 @torch.no_grad()
@@ -41,34 +55,50 @@ def compute_rollout_correction_weights(
     log_ratio: torch.Tensor,
     response_mask: torch.Tensor,
     rollout_is: str = "token",
-    rollout_is_threshold: float = 2.0,
+    rollout_is_threshold: str | float = 2.0,
     rollout_is_batch_normalize: bool = False,
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Truncated weights (B, T) of ``log_ratio`` (B, T), 0 outside the mask, and their metrics.
 
-    ``rollout_is``: token or sequence. ``rollout_is_batch_normalize`` divides by their mean (over tokens,
-    or over sequences). Raises ``ValueError`` for another level or a threshold that is not positive.
+    ``rollout_is``: token or sequence. ``rollout_is_threshold``: a number to cut weights at, or "LOWER_UPPER" outside
+    which they are 0. ``rollout_is_batch_normalize`` divides by their mean (over tokens, or over sequences).
+    Raises ``ValueError`` for another level or a threshold that is not positive.
     """
     if rollout_is not in ("token", "sequence"):
         raise ValueError(f"rollout_correction.rollout_is is {rollout_is!r}; known: token, sequence (or null for no weights)")
-    if rollout_is_threshold <= 0:
-        raise ValueError(f"rollout_correction.rollout_is_threshold must be positive, got {rollout_is_threshold}")
+    upper, lower = parse_weights(rollout_is_threshold)
     mask = response_mask.bool()
-    raw = _ratios(masked_fill_zero(log_ratio, mask), mask, rollout_is)
-    weights = masked_fill_zero(raw.clamp(max=rollout_is_threshold), mask)
+    raw = raw_weights(log_ratio, mask, rollout_is)
+    weights = bounded_weights(raw, upper, lower)
     mean = masked_mean(weights, mask)
+    outside = (raw > upper) if lower is None else (raw > upper) | (raw < lower)
     metrics = {
         "rollout_is_mean": mean.item(),
-        "rollout_is_max": masked_fill_zero(raw, mask).max().item() if mask.any() else 0.0,
-        "rollout_is_truncated_fraction": masked_mean((raw > rollout_is_threshold).float(), mask).item(),
+        "rollout_is_max": raw.max().item() if mask.any() else 0.0,
+        "rollout_is_truncated_fraction": masked_mean(outside.float(), mask).item(),
         # Kish: (sum w)^2 / (n sum w^2), 1 when all weights are equal
         "rollout_is_eff_sample_size": (mean.square() / masked_mean(weights.square(), mask).clamp(min=1e-12)).item(),
     }
     if rollout_is_batch_normalize and mask.any():
-        rows = mask.any(-1)
-        norm = mean if rollout_is == "token" else weights[rows].amax(-1).mean()
-        weights = weights / norm.clamp(min=1e-8)
+        weights = weights / mean_weight(weights, mask, rollout_is).clamp(min=1e-8)
     return weights, metrics
+
+
+def rejection_statistic(log_ratio: torch.Tensor, mask: torch.Tensor, criterion: Criterion) -> torch.Tensor:
+    """What ``criterion`` bounds, of ``log_ratio`` (B, T) under the bool ``mask``: (B, T), or (B, 1) for a whole sequence
+    (0 for a row without a token)."""
+    d = masked_fill_zero(log_ratio, mask).clamp(-BOUND, BOUND)
+    value = {"ratio": lambda: d, "k1": lambda: -d, "k2": lambda: 0.5 * d.square(), "k3": lambda: d.exp() - 1 - d}[criterion.form]()
+    if criterion.level == "token":
+        return value
+    if criterion.level == "max":  # k2 and k3 are never below 0, which is what unsampled positions hold
+        return value.amax(-1, keepdim=True)
+    reduce = masked_sum if criterion.level == "sum" else masked_mean
+    return reduce(value, mask, -1).unsqueeze(-1)
+
+
+def kept_by(statistic: torch.Tensor, criterion: Criterion) -> torch.Tensor:
+    return (statistic >= criterion.low) & (statistic <= criterion.high)
 
 
 @torch.no_grad()
@@ -76,28 +106,24 @@ def compute_rollout_rejection_mask(
     log_ratio: torch.Tensor,
     response_mask: torch.Tensor,
     rollout_rs: str = "token",
-    rollout_rs_threshold: float | None = 2.0,
+    rollout_rs_threshold: str | float | None = 2.0,
     rollout_rs_threshold_lower: float | None = None,
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """``response_mask`` without what has a ratio outside ``[lower, upper]`` (lower: 1 / upper), and metrics.
+    """``response_mask`` without what fails any option of ``rollout_rs``, and metrics.
 
-    ``rollout_rs``: token rejects tokens, sequence and geometric whole sequences. Raises ``ValueError`` for
-    another level and for bounds that are missing, not positive or crossed.
+    Options and thresholds: see ``rollout_thresholds``, whose ``ValueError`` this raises. Each option judges the whole
+    ``response_mask``, whatever the others reject. Where there are several, the share each rejects is told by its name.
     """
-    if rollout_rs not in ("token", "sequence", "geometric"):
-        raise ValueError(f"rollout_correction.rollout_rs is {rollout_rs!r}; known: token, sequence, geometric (or null for none)")
-    upper, lower = rollout_rs_threshold, rollout_rs_threshold_lower
-    if upper is None or upper <= 0:
-        raise ValueError(f"rollout_correction.rollout_rs={rollout_rs} needs rollout_rs_threshold > 0, got {upper}")
-    lower = 1.0 / upper if lower is None else lower
-    if not 0 < lower <= upper:
-        raise ValueError(f"rollout_rs_threshold_lower must lie in (0, {upper}], got {lower}")
+    criteria = parse_rejection(rollout_rs, rollout_rs_threshold, rollout_rs_threshold_lower)
     mask = response_mask.bool()
-    log_bounds = math.log(lower), math.log(upper)
-    ratio = _ratios(masked_fill_zero(log_ratio, mask), mask, rollout_rs).log()
-    kept = mask & (ratio >= log_bounds[0]) & (ratio <= log_bounds[1])
+    kept, metrics = mask, {}
+    for criterion in criteria:
+        keeps = kept_by(rejection_statistic(log_ratio, mask, criterion), criterion).expand_as(mask)
+        kept = kept & keeps
+        if len(criteria) > 1:
+            metrics[f"rollout_rs_{criterion.option}_masked_fraction"] = masked_mean((~keeps).float(), mask).item()
     rows = mask.any(-1)
-    metrics = {
+    metrics |= {
         "rollout_rs_masked_fraction": 1.0 - masked_mean(kept.float(), mask).item() if mask.any() else 0.0,
         "rollout_rs_seq_masked_fraction": ((kept != mask).any(-1) & rows).sum().item() / max(1, int(rows.sum())),
     }
@@ -128,10 +154,10 @@ def compute_rollout_correction_and_rejection_mask(
     rollout_log_prob: torch.Tensor,
     response_mask: torch.Tensor,
     rollout_is: str | None = None,
-    rollout_is_threshold: float = 2.0,
+    rollout_is_threshold: str | float = 2.0,
     rollout_is_batch_normalize: bool = False,
     rollout_rs: str | None = None,
-    rollout_rs_threshold: float | None = 2.0,
+    rollout_rs_threshold: str | float | None = 2.0,
     rollout_rs_threshold_lower: float | None = None,
 ) -> tuple[torch.Tensor | None, torch.Tensor, dict[str, float]]:
     """Weights (B, T) or None, the mask to train with, and metrics under ``rollout_corr/``; inputs (B, T).

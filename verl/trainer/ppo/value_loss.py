@@ -19,17 +19,20 @@ def compute_value_loss(
     cliprange_value: float,
     loss_agg_mode: str = "token-mean",
     global_batch_info: Mapping[str, Any] | None = None,
+    **counts: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Clipped value loss (PPO, as in OpenAI's baselines), ``values`` being those of the rollout::
 
         L = 1/2 max((v - R)^2, (clip(v, values - eps, values + eps) - R)^2)
 
     All (B, T). Returns the aggregated loss and the share of tokens where the clipped term was the
-    larger. ``global_batch_info``: the arguments of ``agg_loss`` for a piece of a mini-batch.
+    larger. ``global_batch_info``, or VeRL's ``dp_size``, ``batch_num_tokens``, ... by name: the arguments of ``agg_loss`` for a
+    piece of a mini-batch.
     """
+    counts = {**(global_batch_info or {}), **counts}
     clipped = clip_by_value(vpreds, values - cliprange_value, values + cliprange_value)
     loss, loss_clipped = (vpreds - returns).square(), (clipped - returns).square()
-    vf_loss = 0.5 * agg_loss(torch.maximum(loss, loss_clipped), response_mask, loss_agg_mode, **(global_batch_info or {}))
+    vf_loss = 0.5 * agg_loss(torch.maximum(loss, loss_clipped), response_mask, loss_agg_mode, **counts)
     return vf_loss, masked_mean((loss_clipped > loss).float(), response_mask)
 
 

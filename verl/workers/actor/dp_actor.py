@@ -39,26 +39,30 @@ class DataParallelPPOActor:
         self.device = compute_device()
         bind_log_prob_forward(actor_module)
 
-    def compute_log_prob(self, data: DataProto, calculate_entropy: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Log-probabilities of the sampled tokens and, if asked, the entropy of the distributions they came from.
+    def compute_log_prob(
+        self, data: DataProto, calculate_entropy: bool = False, calculate_sum_pi_squared: bool = False
+    ) -> tuple[torch.Tensor | None, ...]:
+        """Log-probabilities of the sampled tokens and, if asked, the entropy and the sum of the squared probabilities of the
+        distributions they came from.
 
         Args:
             data: `input_ids`, `attention_mask`; `response_mask` says where to compute (every real token where absent).
                 meta_info: `temperature` (1.0), and VeRL's `micro_batch_size` or `use_dynamic_bsz` with `max_token_len`.
 
         Returns:
-            log_probs (B, T-1) and entropys (B, T-1) or None: float32 on the CPU, in nats, 0 where not computed.
+            log_probs (B, T-1) and entropys (B, T-1) or None, with `calculate_sum_pi_squared` that too (B, T-1): float32 on the
+            CPU, in nats, 0 where not computed.
         """
         input_ids, selected = data.batch["input_ids"], selected_positions(data)
         temperature = float(data.meta_info.get("temperature", 1.0))
 
         def forward(micro: MicroBatch):
-            return self._token_log_probs(micro, temperature, calculate_entropy)
+            return self._token_log_probs(micro, temperature, calculate_entropy, calculate_sum_pi_squared)
 
         found = run_forward(self.actor_module, input_ids, selected, forward, self._log_prob_limits(data.meta_info), self.device)
         nothing = torch.zeros(selected.shape)
-        log_probs, entropys = found or (nothing, nothing.clone() if calculate_entropy else None)
-        return log_probs, entropys
+        empty = (nothing, nothing.clone() if calculate_entropy else None, nothing.clone())
+        return found or empty[: 3 if calculate_sum_pi_squared else 2]
 
     def update_policy(self, data: DataProto) -> dict[str, float]:
         """One optimizer step for every mini-batch and epoch. All ranks call it together.
@@ -109,10 +113,11 @@ class DataParallelPPOActor:
             device=self.device,
         )
 
-    def _token_log_probs(self, micro: MicroBatch, temperature: float, with_entropy: bool):
+    def _token_log_probs(self, micro: MicroBatch, temperature: float, with_entropy: bool, with_sum_pi_squared: bool = False):
         return self.actor_module.token_log_probs(
-            micro.model_inputs, micro.positions, micro.labels, temperature=temperature, with_entropy=with_entropy
-        )
+            micro.model_inputs, micro.positions, micro.labels, temperature=temperature, with_entropy=with_entropy,
+            with_sum_pi_squared=with_sum_pi_squared,
+        )  # fmt: skip
 
     def _loss(self, data, micro, mini, log_prob, entropy, policy_loss, metrics, is_first) -> torch.Tensor:
         """This micro-batch's share of the mini-batch's loss; its shares of the metrics go to `metrics`."""
