@@ -19,7 +19,7 @@ from ragen.trainer.trajectory_rows import TrajectoryRows
 from verl.protocol import DataProto
 from verl.trainer.ppo.core_algos import get_kl_controller
 from verl.trainer.ppo.registry import ADV_ESTIMATOR_REGISTRY
-from verl.utils.verl_keys import ADV_ESTIMATORS, GROUP_ESTIMATORS
+from verl.utils.verl_keys import ADV_ESTIMATORS, GROUP_ESTIMATORS, TOKEN_BASELINE_ESTIMATORS
 
 #: columns by sampled token that credit may read, and what draws them
 DRAWN = ("values", "ref_log_prob", "old_log_probs", "sum_pi_squared", "rollout_is_weights")
@@ -163,7 +163,8 @@ def test_rewards_are_normalised_before_the_kl_penalty():
 # -- no signal --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("estimator", GROUP_ESTIMATORS)
+# (a token baseline is 0 by VeRL's definition where only the longest member still goes on)
+@pytest.mark.parametrize("estimator", [name for name in GROUP_ESTIMATORS if name not in TOKEN_BASELINE_ESTIMATORS])
 @settings(max_examples=20, deadline=None)
 @given(reward=st.floats(-3, 3, width=32), members=st.integers(2, 7))
 def test_members_that_earn_the_same_have_no_advantage_at_all(estimator, reward, members):
