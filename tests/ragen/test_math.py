@@ -24,6 +24,7 @@ from ragen.env.math_lv3to5.data import find_parquet, load_problems
 from ragen.env.math_lv3to5.judge import exact_verdict, judge, judge_many
 from ragen.env.math_lv3to5.rules import LEVELS, Exercise, draw, draw_from_split, solve, split_of
 
+
 def test_verdicts_that_reward_hacking_would_like():
     wrong = [("6", "1,2,3,4,5,6"), ("6", "6 or 7"), ("67", "6 7"), ("\\frac{11}{2}", "1 1/2"), ("6", "\\boxed{5} \\boxed{6}"),
              ("(1,2)", "(2,1)"), ("\\frac{1}{3}", "0.33"), ("5", ""), ("2", "__import__('os')"), ("5", "no " * 600)]

@@ -90,7 +90,7 @@ def _same(gold: Form, pred: Form) -> bool:
     if isinstance(gold, Value) and isinstance(pred, Value):
         return _same_value(gold, pred)
     if isinstance(gold, Value) and gold.decimal and (decimal := decimal_of(pred)) is not None:
-        return _number(gold) == sympy.Rational(decimal.numerator, decimal.denominator)
+        return _expression(gold) == sympy.Rational(decimal.numerator, decimal.denominator)
     if isinstance(gold, Verbatim) and isinstance(pred, Verbatim):
         return gold.parts == pred.parts and not units_differ(gold.unit or pred.unit, pred.unit or gold.unit)
     if isinstance(gold, Chain | Union) or isinstance(pred, Chain | Union):
@@ -279,10 +279,6 @@ def _expression(value: Value) -> sympy.Basic:
     return found.replace(lambda e: isinstance(e, AppliedUndef), lambda e: sympy.Symbol(f"applied {e}", real=True))
 
 
-def _number(value: Value) -> sympy.Basic:
-    return _expression(value)
-
-
 def _equal(a: sympy.Basic, b: sympy.Basic) -> bool:
     if isinstance(a, sympy.MatrixBase) or isinstance(b, sympy.MatrixBase):
         return isinstance(a, sympy.MatrixBase) and isinstance(b, sympy.MatrixBase) and a.shape == b.shape and all(
@@ -299,15 +295,18 @@ def _same_constant(a: sympy.Basic, b: sympy.Basic) -> bool:
     if a.has(sympy.oo, -sympy.oo) or b.has(sympy.oo, -sympy.oo):
         return sympy.simplify(a) == sympy.simplify(b)
     rough = [sympy.N(x, 20) for x in (a, b)]
-    if not all(r.is_number and r.is_finite for r in rough) or not _close(*rough, 1e-12):
+    if not all(r.is_number and r.is_finite for r in rough):
         return False
-    if abs(rough[0]) < 1e300:  # else exact digits would fill the memory
-        exact = [x.doit() for x in (a, b)]
-        if all(x.is_Rational for x in exact):
-            return exact[0] == exact[1]
-        rest = (exact[0] - exact[1]).evalf(15, maxn=200)
-        return bool(abs(rest) <= 1e-90 * abs(rough[0]))
-    return sympy.simplify(a / b) == 1
+    size = max(map(abs, rough))
+    if size > 1e-10 and not _close(*rough, 1e-12):  # a number that is 0 has no digits to compare
+        return False
+    if size > 1e300:  # exact digits would fill the memory
+        return sympy.simplify(a / b) == 1
+    exact = [x.doit() for x in (a, b)]
+    if all(x.is_Rational for x in exact):
+        return exact[0] == exact[1]
+    rest = abs((exact[0] - exact[1]).evalf(15, maxn=200))
+    return bool(rest <= 1e-90 * size or rest <= 1e-150)
 
 
 def _close(a: sympy.Basic, b: sympy.Basic, share: float) -> bool:
