@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 
 import sympy
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
@@ -264,6 +265,7 @@ def _terminates(denominator: int) -> bool:
     return denominator == 1
 
 
+@lru_cache(maxsize=512)  # a group's replies share their gold answer
 def _expression(value: Value) -> sympy.Basic:
     try:
         found = latex2sympy(value.latex, is_real=True, convert_degrees=False, normalization_config=None, conversion_config=_CONVERSION)
