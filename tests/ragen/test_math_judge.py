@@ -16,7 +16,8 @@ from ragen.env.math_lv3to5.final_answer import final_statements
 from ragen.env.math_lv3to5.judge import exact_verdict, judge, judge_many
 
 #: (gold, prediction) of the shared cases -> (verdict by hand, why the file's `expected` is wrong or a matter of form).
-#: Labelled from the 138 pairs alone, before `expected` and any judge's verdict on them were looked at.
+#: Labelled from the 138 pairs, before `expected` and this judge's verdicts were looked at (an earlier judge's six
+#: disagreements with `expected` had been seen).
 CORRECTED = {
     ("$9$", "Answer $ \n 9 \n $"): (True, "the upstream case is about LaTeX on one line; the answer is 9"),
     ("$10/9$", "Answer $ \\frac{1}{2} \\$ = \\frac{10}{9} $"): (False, "states that 1/2 is 10/9"),
