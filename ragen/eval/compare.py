@@ -143,11 +143,11 @@ def text_table(rows: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> s
         told = (
             "nothing to score"
             if row["value"] is None
-            else f"{row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}] n={row['n']}"
+            else f"{row['value']:.4f} {stats.interval(row)} n={row['n']}"
         )
         if "difference" in row:
             told += (
-                f"   difference {row['difference']:+.4f} [{row['difference_low']:+.4f}, {row['difference_high']:+.4f}], "
+                f"   difference {row['difference']:+.4f} {stats.interval(row, 'difference_low', 'difference_high', '+.4f')}, "
                 f"p = {row['p_value']:.2g}, {row['pairs']} pairs"
             )
         lines.append(f"  {row['entry']:<{width}}  {told}{'   ' + row['note'] if 'note' in row else ''}")
@@ -199,7 +199,8 @@ def points(rows: Sequence[Mapping[str, Any]], entries: Sequence[Entry], paper: b
         for row in rows:
             if row["value"] is not None:
                 title = f"{row['benchmark']} ({row['score']})"
-                panels[title].append(Point(row["entry"], 100 * row["value"], 100 * row["low"], 100 * row["high"], row["place"]))
+                ends = [None if row[end] is None else 100 * row[end] for end in ("low", "high")]
+                panels[title].append(Point(row["entry"], 100 * row["value"], *ends, row["place"]))
         return panels
     for column in [*COLUMNS, "Avg"]:
         for place, entry in enumerate(entries):

@@ -132,7 +132,7 @@ def table(result: dict[str, Any]) -> str:
     """Scores with intervals, a line each."""
     lines = [f"{result['benchmark']}: {result['counts']['games']} games, {result['seconds']:.1f} s"]
     for name, score in result["scores"].items():
-        told = "no game" if score["value"] is None else f"{score['value']:.4f}  [{score['low']:.4f}, {score['high']:.4f}]"
+        told = "no game" if score["value"] is None else f"{score['value']:.4f}  {stats.interval(score)}"
         lines.append(f"  {name:<11} {told}")
     if result["counts"]["aborted"]:
         lines.append(f"  {result['counts']['aborted']} games were aborted (an opponent failed) and are in no score")
@@ -146,6 +146,6 @@ def comparison(other: dict[str, Any], other_rows: list[dict], rows: list[dict]) 
         raise ValueError("--compare: the other result was played on other games (another --seed): nothing can be paired")
     d = stats.paired_difference(rows, other_rows)
     return (
-        f"success against {other['model'].get('name')}: {d['value']:+.4f}  [{d['low']:+.4f}, {d['high']:+.4f}], "
+        f"success against {other['model'].get('name')}: {d['value']:+.4f}  {stats.interval(d, form='+.4f')}, "
         f"p = {d['p_value']:.2g}, {d['n']} games in both, better in {d['only_a']}, worse in {d['only_b']}"
     )

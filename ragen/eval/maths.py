@@ -43,7 +43,7 @@ GSM8K = MathKind("gsm8k", Source("math/gsm8k_test.jsonl", "openai/gsm8k", "main"
 
 
 class MathBenchmark(QuestionBenchmark):
-    """Answers are compared by math-verify under a time limit (``judge_timeout`` seconds of CPU time)."""
+    """Answers are compared by the task's own judge under a time limit (``judge_timeout`` seconds of CPU time)."""
 
     def __init__(self, kind: MathKind, data: Rows, template: Template, judge_timeout: float = 5.0):
         self.name, self._kind, self._template, self._timeout = kind.name, kind, template, judge_timeout

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from ragen.eval import stats
 from ragen.eval.cli import Settings, add_common, say, settings_from
 from ragen.eval.data import Rows, load_rows
 from ragen.eval.prompts import TEMPLATES, Template
@@ -149,9 +150,7 @@ def table(result: dict[str, Any]) -> str:
         f"{result['benchmark']}: {counts['questions']} questions, {counts['samples']} replies each, {result['seconds']:.1f} s"
     ]
     for name, score in result["scores"].items():
-        told = (
-            "nothing to score" if score["value"] is None else f"{score['value']:.4f}  [{score['low']:.4f}, {score['high']:.4f}]"
-        )
+        told = "nothing to score" if score["value"] is None else f"{score['value']:.4f}  {stats.interval(score)}"
         lines.append(f"  {name:<11} {told}")
     if counts["too_long"]:
         lines.append(f"  {counts['too_long']} prompts are too long for the model and are in no score")

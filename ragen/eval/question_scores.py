@@ -48,7 +48,7 @@ def count(rows: Sequence[Row], questions: int, samples: int) -> dict[str, int]:
 def scores(by_question: Mapping[str, Sequence[Row]], samples: int, means: Sequence[str] = ()) -> dict[str, dict]:
     """``strict``, ``flexible``, ``invalid`` and ``off_format``; with several samples also ``majority`` and
     ``pass@k`` (k = 1, 2, 4, ...), all by the flexible answer. The unit is the question: with one sample a
-    Wilson interval, with several Student's over the questions' means."""
+    Wilson interval, with several one for bounded means over the questions' means."""
     answered = {i: [row for row in rows if row["extracted"] is not None] for i, rows in by_question.items()}
     answered = {i: rows for i, rows in answered.items() if rows}
     found = {key: _over_questions([[row[key] for row in rows] for rows in answered.values()]) for key in ("strict", "flexible")}

@@ -8,6 +8,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 Z95 = 1.959963984540054  # the normal quantile of 0.975
+_TINY = 1e-12  # differences of means over samples are no nearer to each other than this
+_MOST_SUMS = 300_000  # sums that a randomisation test may form, about 0.2 s
 
 
 def share(successes: int, n: int) -> dict[str, float | int | None]:
@@ -24,21 +26,27 @@ def share(successes: int, n: int) -> dict[str, float | int | None]:
 
 
 def mean(values: Sequence[float], bounds: tuple[float, float] | None = None) -> dict[str, float | int | None]:
-    """Mean of independent ``values`` with Student's interval, cut to ``bounds``. One value alone has no
-    interval of its own: then the interval is ``bounds``."""
+    """Mean of independent ``values`` with a 95% interval: ``{value, low, high, n}``.
+
+    With ``bounds`` (no value can be outside) the interval is Agresti and Coull's (1998), carried over from shares to
+    bounded values: to the data come ``Z95**2 / 2`` values at each bound, so that equal values, too, have an interval
+    of some width. Without bounds it is Student's, and ``None`` where the values show no spread (one value, or all the same)."""
     n = len(values)
     if n == 0:
         return {"value": None, "low": None, "high": None, "n": 0}
     middle = math.fsum(values) / n
-    if n == 1:
-        low, high = bounds or (None, None)
-        return {"value": middle, "low": low, "high": high, "n": 1}
-    spread = math.sqrt(math.fsum((v - middle) ** 2 for v in values) / (n - 1) / n)
-    half = _student_975(n - 1) * spread
-    low, high = middle - half, middle + half
     if bounds:
-        low, high = max(low, bounds[0]), min(high, bounds[1])
-    return {"value": middle, "low": low, "high": high, "n": n}
+        low, high = _bounded_interval(values, bounds, Z95**2 / 2)
+        return {"value": middle, "low": low, "high": high, "n": n}
+    if len(set(values)) == 1:
+        return {"value": middle, "low": None, "high": None, "n": n}
+    half = _student_975(n - 1) * math.sqrt(math.fsum((v - middle) ** 2 for v in values) / (n - 1) / n)
+    return {"value": middle, "low": middle - half, "high": middle + half, "n": n}
+
+
+def interval(score: Mapping[str, Any], low: str = "low", high: str = "high", form: str = ".4f") -> str:
+    """``[0.1000, 0.3000]``, or that there is none."""
+    return "[no interval]" if score[low] is None else f"[{score[low]:{form}}, {score[high]:{form}}]"
 
 
 def paired_difference(
@@ -46,9 +54,10 @@ def paired_difference(
 ) -> dict[str, Any]:
     """Score of ``a`` minus score of ``b`` on the rows (by ``id``) that both have.
 
-    Rows without ``key`` (or with ``None``: unjudged, aborted) take no part. For yes/no scores the interval is
-    Bonett and Price's (2012) for paired proportions and ``p_value`` McNemar's exact test; for other numbers
-    (a mean over samples) both are Student's paired ones.
+    Rows without ``key`` (or with ``None``: unjudged, aborted) take no part. ``p_value``: :func:`sign_flip`, which for
+    yes/no scores is McNemar's exact test. The interval is Bonett and Price's (2012) for paired proportions: one pair for
+    each side is added, at a difference of 1 and of -1; the same for scores between 0 and 1 (a mean over samples). Scores
+    further apart than 1 (rewards) get Student's.
 
     Returns ``{value, low, high, n, p_value, only_a, only_b, unmatched}``: ``only_a`` counts rows where
     ``a`` did better, ``unmatched`` ids that one side lacks. Raises ``ValueError`` if no row is common to both.
@@ -62,10 +71,33 @@ def paired_difference(
     pairs = [(a[i], b[i]) for i in common]
     only_a, only_b = sum(x > y for x, y in pairs), sum(x < y for x, y in pairs)
     found: dict[str, Any] = {"n": len(pairs), "only_a": only_a, "only_b": only_b, "unmatched": len(a.keys() ^ b.keys())}
-    if all(v in (0.0, 1.0) for pair in pairs for v in pair):
-        return {**_bonett_price(only_a, only_b, len(pairs)), "p_value": mcnemar(only_a, only_b), **found}
-    scores = mean([x - y for x, y in pairs], (-1.0, 1.0))
-    return {**scores, "p_value": _paired_t([x - y for x, y in pairs]), **found}
+    differences = [x - y for x, y in pairs]
+    if max(map(abs, differences)) > 1:
+        return {**mean(differences), "p_value": sign_flip(differences), **found}
+    low, high = _bounded_interval(differences, (-1.0, 1.0), 1.0)
+    return {"value": math.fsum(differences) / len(pairs), "low": low, "high": high, "p_value": sign_flip(differences), **found}
+
+
+def sign_flip(differences: Sequence[float]) -> float:
+    """Two-sided p-value of paired ``differences`` against none (Fisher's randomisation test): the share of all ways to
+    swap the two sides of pairs that give a sum at least as far from 0. Exact where the sums can be counted (few pairs, or
+    differences that are multiples of one step, as means over samples are); with more, Student's paired test."""
+    moved = [abs(d) for d in differences if abs(d) > _TINY]
+    if len(set(moved)) <= 1:
+        up = sum(d > _TINY for d in differences)
+        return mcnemar(up, len(moved) - up)
+    sums, work = {0.0: 1.0}, 0
+    for d in moved:
+        work += 2 * len(sums)
+        if work > _MOST_SUMS:
+            return _paired_t(differences)
+        after: dict[float, float] = {}
+        for total, share_of_ways in sums.items():
+            for key in (round(total + d, 9), round(total - d, 9)):
+                after[key] = after.get(key, 0.0) + share_of_ways / 2
+        sums = after
+    seen = abs(math.fsum(differences)) - 1e-7
+    return min(1.0, math.fsum(p for total, p in sums.items() if abs(total) >= seen))
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -96,10 +128,16 @@ def _by_id(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
     return {row["id"]: float(row[key]) for row in rows if row.get(key) is not None}
 
 
-def _bonett_price(only_a: int, only_b: int, n: int) -> dict[str, float]:
-    up, down = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
-    half = Z95 * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
-    return {"value": (only_a - only_b) / n, "low": max(-1.0, up - down - half), "high": min(1.0, up - down + half)}
+def _bounded_interval(values: Sequence[float], bounds: tuple[float, float], extra: float) -> tuple[float, float]:
+    """Wald's interval after ``extra`` values more at each bound, cut to ``bounds``; the mean of ``values`` is inside."""
+    least, most = bounds
+    if min(values) < least - _TINY or max(values) > most + _TINY:
+        raise ValueError(f"mean: values from {min(values)} to {max(values)} are outside their bounds {bounds}")
+    n = len(values) + 2 * extra
+    middle = (math.fsum(values) + extra * (least + most)) / n
+    spread = (math.fsum((v - middle) ** 2 for v in values) + extra * ((least - middle) ** 2 + (most - middle) ** 2)) / n
+    half, value = Z95 * math.sqrt(spread / n), math.fsum(values) / len(values)
+    return max(least, min(middle - half, value)), min(most, max(middle + half, value))
 
 
 def _student_975(freedom: int) -> float:
@@ -111,6 +149,4 @@ def _student_975(freedom: int) -> float:
 def _paired_t(differences: Sequence[float]) -> float:
     from scipy.stats import ttest_1samp
 
-    if len(set(differences)) < 2:  # no spread: the test is not defined; all equal to 0 is no difference
-        return 1.0 if not any(differences) or len(differences) < 2 else 0.0
     return float(ttest_1samp(differences, 0.0).pvalue)

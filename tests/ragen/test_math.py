@@ -1,6 +1,5 @@
 """Mathematics: the judge against the upstream graders' cases, the data, the embedded set, the env."""
 
-import json
 import os
 import re
 import subprocess
@@ -24,29 +23,6 @@ from ragen.env.math_lv3to5 import judge as judging
 from ragen.env.math_lv3to5.data import find_parquet, load_problems
 from ragen.env.math_lv3to5.judge import exact_verdict, judge, judge_many
 from ragen.env.math_lv3to5.rules import LEVELS, Exercise, draw, draw_from_split, solve, split_of
-
-#: (gold, prediction) -> why our verdict differs from the upstream grader's in the 138 shared cases
-DISAGREEMENTS = {
-    ("1,22", "1.22"): "decimal comma: an undelimited gold is LaTeX here, where 1,22 is the pair MATH means by it",
-    ("$9$", "Answer $ \n 9 \n $"): "upstream tests LaTeX extraction alone; with plain numbers allowed, 9 is found",
-    ("$(\\begin{pmatrix}\\frac{1}{3}\\\\ \\frac{1}{5} \\end{pmatrix})$", "$\\begin{pmatrix}0.33\\\\0.2 \\end{pmatrix}$"):
-        "upstream rounds to 2 digits in this case; here 0.33 is not 1/3",
-    ("$f(x)$", "$f(y)$"): "upstream switches strict comparison of variables off in this case",
-    ("10, 4, -2", "4, 10, -2"): "hendrycks-math compares strings; a list of solutions has no order here",
-    ("0.1, 4, 2", "4, .1, 2"): "as above",
-}
-
-
-@pytest.fixture(scope="module")
-def cases(gift_data):
-    return [json.loads(line) for line in (gift_data / "math/answer_equivalence_cases.jsonl").read_text().splitlines()]
-
-
-def test_all_equivalence_cases(cases):
-    assert len(cases) == 138
-    verdicts = judge_many([(c["gold"], c["pred"]) for c in cases], timeout=20)
-    differing = {(c["gold"], c["pred"]) for c, verdict in zip(cases, verdicts, strict=False) if verdict != c["expected"]}
-    assert differing == set(DISAGREEMENTS)
 
 
 def test_verdicts_that_reward_hacking_would_like():

@@ -1,10 +1,11 @@
-"""Is an answer right? math-verify under a time limit, in processes that can be killed.
+"""Is an answer right? Read and compared under a time limit, in processes that can be killed.
 
-math-verify can run for minutes on a hostile answer (``9^{9^{9}}``), and its own limit is SIGALRM, which
-works on the main thread only. So comparisons run in a few worker processes (``judge_worker.py``);
-one that exceeds its time is killed, and the answer counts as wrong. Answers that are the same text,
-or both whole numbers or fractions, are settled here and start no process. Limits are CPU time, so that
-verdicts (and with them a run) do not depend on how busy the machine is.
+sympy can run for minutes on a hostile answer (``9^{9^{9}}``), and a limit by signal works on the main thread only. So
+whatever is not settled by equal texts or whole numbers goes to a few worker processes (``judge_worker.py``); one that
+exceeds its time is killed, and the answer counts as wrong. What happens here takes time linear in the answer. Limits
+are CPU time, so that verdicts (and with them a run) do not depend on how busy the machine is.
+
+``final_answer.py`` finds the answer in a text, ``answer_form.py`` reads its structure, ``answer_compare.py`` compares.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-_WORKER = Path(__file__).with_name("judge_worker.py")
+_WORKER = "ragen.env.math_lv3to5.judge_worker"
+_ROOT = Path(__file__).parents[3]
 _START_LIMIT = 120.0  # seconds for a worker to import sympy on a busy machine
 _WALL_FACTOR = 30.0  # wall-clock seconds a second of CPU time may take before the worker counts as stuck
-_MAX_CHARS = 20_000  # a longer answer is no answer; math-verify's regular expressions are superlinear
+_MAX_CHARS = 20_000  # a longer answer is no answer
 
-_RATIONAL = re.compile(r"([+-]?\d{1,400})(?:\s*/\s*(\d{1,400}))?|([+-]?)\\d?frac\{(-?\d{1,400})\}\{(\d{1,400})\}")
+_RATIONAL = re.compile(r"([+-]?\d{1,400})(?:/(\d{1,400}))?|([+-]?)\\frac\{(-?\d{1,400})\}\{(\d{1,400})\}")
 _DIGIT = re.compile(r"\d")
-_WRAPPERS = (re.compile(r"^\$+(.*?)\$+$", re.S), re.compile(r"^\\boxed\{([^{}]*)\}$"), re.compile(r"^\\\((.*)\\\)$", re.S))
-_SPACING = re.compile(r"\\[!,;:]|\\left(?![a-z])|\\right(?![a-z])|(?<!\d)\s+|\s+(?!\d)")  # "1 1/2" is not "11/2"
+_FRACTIONS = (("\\dfrac", "\\frac"), ("\\tfrac", "\\frac"))
 
 
 def judge(gold: str, pred: str, timeout: float = 5.0) -> bool:
@@ -54,9 +55,9 @@ def judge_many(pairs: Sequence[tuple[str, str]], timeout: float = 5.0) -> list[b
 
 
 def exact_verdict(gold: str, pred: str) -> bool | None:
-    """The verdict where none but exact means are needed, else ``None``: equal texts (spacing, case,
-    dollar signs, ``\\text`` aside) are right, two whole numbers or fractions are compared as such;
-    an empty or overlong answer is wrong, and so is one without a digit where a number is asked for."""
+    """The verdict where none but exact means are needed, else ``None``: equal texts (a box, dollar signs, spacing next
+    to signs, the case of words aside) are right, two whole numbers or fractions are compared as such; an empty or
+    overlong answer is wrong, and so is one without a digit where a number is asked for."""
     if not pred.strip() or len(pred) > _MAX_CHARS:
         return False
     left, right = _bare(gold), _bare(pred)
@@ -69,12 +70,21 @@ def exact_verdict(gold: str, pred: str) -> bool | None:
 
 
 def _bare(text: str) -> str:
-    text = text.strip().rstrip(".").replace("\\$", "")
-    for wrapper in _WRAPPERS:
-        match = wrapper.match(text)
-        text = match[1].strip() if match else text
-    text = re.sub(r"\\(?:text|mathrm|textbf|mbox)\{([^{}]*)\}", r"\1", text)
-    return _SPACING.sub("", text.replace("dfrac", "frac").replace("tfrac", "frac")).rstrip(".").casefold()
+    """Without what surrounds an answer, and without space next to a sign. Space between words or digits is kept
+    (``1 1/2`` is not ``11/2``, ``\\pi r`` not ``\\pir``)."""
+    text = text.strip().removesuffix(".").strip("$ \t\n")
+    for opening, closing in (("\\(", "\\)"), ("\\[", "\\]"), ("\\boxed{", "}"), ("\\text{", "}")):
+        inner = text[len(opening) : -len(closing)]
+        if text.startswith(opening) and text.endswith(closing) and not set("{}$") & set(inner):
+            text = inner.strip()
+    for spelling, usual in _FRACTIONS:
+        text = text.replace(spelling, usual)
+    words, joined = text.split(), ""
+    for word in words:
+        if joined and joined[-1].isalnum() and (word[0].isalnum() or word[0] == "\\"):
+            joined += " "
+        joined += word
+    return joined.casefold() if len(joined) > 1 and joined.replace(" ", "").isalpha() else joined
 
 
 def _rational(text: str) -> Fraction | None:
@@ -91,16 +101,17 @@ class _Worker:
     """One process that compares, one pair at a time."""
 
     def __init__(self) -> None:
+        path = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
-            [sys.executable, "-P", str(_WORKER)],  # -P: this folder's config.py must shadow nobody's
+            [sys.executable, "-P", "-m", _WORKER],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path)},
         )
         self._buffer = b""
         if self._read_line(_START_LIMIT) is None:
             self.kill()
             raise RuntimeError(
-                f"the math judge did not start within {_START_LIMIT:.0f} s: check that `import math_verify` works in {sys.executable}"
+                f"the math judge did not start within {_START_LIMIT:.0f} s: check that `import latex2sympy2_extended` (of math-verify) works in {sys.executable}"
             )
 
     def ask(self, gold: str, pred: str, timeout: float) -> bool | None:
