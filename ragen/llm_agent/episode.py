@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 from ragen.env.base import Env, Verdict
 from ragen.llm_agent.ctx_manager import ChatTokens, Conversation
-from ragen.llm_agent.reply_format import find_answer, format_feedback, format_instruction, parse_reply
+from ragen.llm_agent.reply_format import ParsedReply, find_answer, format_feedback, format_instruction, parse_reply
 from ragen.llm_agent.tasks import Gather, Generate
-from ragen.llm_agent.trajectory import ABORTED, FINISHED, TRUNCATED, UNFINISHED, Trajectory, Turn
+from ragen.llm_agent.trajectory import ABORTED, FINISHED, FORFEIT, TRUNCATED, UNFINISHED, Trajectory, Turn
 from ragen.players.base import Player, PlayerError, SeatView
 from ragen.players.summary import summary_view
 from verl.workers.rollout.base import Reply, SamplingParams
@@ -37,9 +37,11 @@ class EpisodeSpec:
 
 @dataclass(frozen=True)
 class EpisodeLimits:
-    """``max_turn``: replies of one agent. ``window``: earlier turns a prompt shows, 0 for all.
+    """``max_turn``: replies of one agent. ``window``: earlier turns a prompt shows, 0 for all, -1 for none.
     ``opponent_retries``: refused replies an opponent may give in one position before the episode
-    is aborted. ``max_model_len``: longest prompt plus reply, in tokens."""
+    is aborted. ``max_model_len``: longest prompt plus reply, in tokens.
+    ``forfeit_on_invalid``: an invalid reply of the policy, or of an opponent that has no retries left, ends the game
+    without a winner (status ``forfeit``). ``read``: how the policy's reply is taken apart."""
 
     max_turn: int
     max_model_len: int
@@ -47,6 +49,8 @@ class EpisodeLimits:
     format_penalty: float = -0.1
     window: int = 0
     opponent_retries: int = 2
+    forfeit_on_invalid: bool = False
+    read: Callable[[str, bool], ParsedReply] = parse_reply
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,10 @@ class OutOfTurns(Exception):
 
 class OutOfRoom(Exception):
     pass
+
+
+class Forfeited(Exception):
+    """The text says what an opponent did; empty where the policy's own reply was invalid."""
 
 
 @dataclass
@@ -116,6 +124,10 @@ class Episode:
                     moves = await Gather([self._reply(seat) for seat in acting])
                 for seat, move in zip(acting, moves, strict=True):
                     self._apply(seat, move)
+                if self.limits.forfeit_on_invalid and any(isinstance(move, Turn) and not move.valid for move in moves):
+                    raise Forfeited
+        except Forfeited as forfeit:
+            status, error = FORFEIT, str(forfeit)
         except OutOfTurns:
             status = UNFINISHED
         except OutOfRoom:
@@ -211,7 +223,7 @@ class Episode:
         return await Generate(prompt, params)
 
     def _apply_policy(self, agent: Agent, seat: int, turn: Turn) -> None:
-        parsed = parse_reply(turn.reply, self.limits.enable_think)
+        parsed = self.limits.read(turn.reply, self.limits.enable_think)
         if parsed.ok:
             verdict = self.env.act(seat, parsed.answer)
         else:
@@ -238,7 +250,8 @@ class Episode:
         self.feedback[seat] = verdict.feedback
         self.attempts[seat] = 0 if verdict.valid else self.attempts.get(seat, 0) + 1
         if self.attempts[seat] > self.limits.opponent_retries:
-            raise PlayerError(f"the opponent in seat {seat} made no legal move in {self.attempts[seat]} attempts; last: {text[:80]!r}")
+            failure = f"the opponent in seat {seat} made no legal move in {self.attempts[seat]} attempts; last: {text[:80]!r}"
+            raise Forfeited(failure) if self.limits.forfeit_on_invalid else PlayerError(failure)
 
     async def _summarise(self, acting: tuple[int, ...]) -> None:
         """Have a record that grew too long told in short by the model that the env's config names.
@@ -275,6 +288,8 @@ class Episode:
             "aborted": float(status == ABORTED),
             "turns": float(len(turns)),
         }
+        if self.limits.forfeit_on_invalid:
+            metrics["forfeit"] = float(status == FORFEIT)
         spec = self.spec
         return Trajectory(
             spec.tag, spec.group, spec.member, agent.index, spec.seed, agent.seat, agent.role,

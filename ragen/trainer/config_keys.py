@@ -28,6 +28,7 @@ IMPLEMENTED: dict[str, Field] = {
     "agent_proxy.max_turn": integer(low=1),
     "agent_proxy.enable_think": boolean(),
     "agent_proxy.max_context_window": integer(low=1, also=(-1,)),
+    "agent_proxy.forfeit_on_invalid": boolean(),
     "agent_proxy.use_turn_scores": boolean(),
     "agent_proxy.reward_normalization.grouping": choice("state", "batch", "inductive"),
     "agent_proxy.reward_normalization.method": choice("identity", "mean", "mean_std", "asym_clip"),

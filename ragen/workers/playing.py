@@ -39,6 +39,18 @@ class PlayOrder:
     success_rates: Mapping[str, float] = field(default_factory=dict)
 
 
+def episode_limits(config, max_model_len: int) -> EpisodeLimits:
+    """The limits that a run's config sets for its episodes."""
+    return EpisodeLimits(
+        max_turn=int(config.agent_proxy.max_turn),
+        max_model_len=max_model_len,
+        enable_think=bool(config.agent_proxy.enable_think),
+        format_penalty=float(config.es_manager.format_penalty),
+        window=max(int(config.agent_proxy.max_context_window), 0),
+        forfeit_on_invalid=bool(config.agent_proxy.forfeit_on_invalid),
+    )
+
+
 class PlayingMixin:
     """What every worker that plays has. Beside it stands a :class:`Worker` whose process has a default group.
 
@@ -61,14 +73,7 @@ class PlayingMixin:
             keep_torch_compile=bool(self.config.actor.get("use_torch_compile", False)),
         )  # fmt: skip
         self._join_tensor_parallel_group(int(self.config.rollout.get("tensor_model_parallel_size", 1)))
-        window = int(config.agent_proxy.max_context_window)
-        limits = EpisodeLimits(
-            max_turn=int(config.agent_proxy.max_turn),
-            max_model_len=int(self.config.rollout.max_model_len),
-            enable_think=bool(config.agent_proxy.enable_think),
-            format_penalty=float(config.es_manager.format_penalty),
-            window=max(window, 0),
-        )
+        limits = episode_limits(config, int(self.config.rollout.max_model_len))
         chat = ChatTokens(tokenizer, system_prompt=config.ctx_manager.system_prompt)
         self.proxy = AgentProxy([self.leader or self.engine], chat, PlayerFactory(self._past_self), limits)
 
