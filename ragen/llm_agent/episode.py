@@ -78,7 +78,7 @@ class OutOfRoom(Exception):
     pass
 
 
-class Forfeited(Exception):
+class Forfeited(PlayerError):
     """The text says what an opponent did; empty where the policy's own reply was invalid."""
 
 
@@ -124,8 +124,7 @@ class Episode:
                     moves = await Gather([self._reply(seat) for seat in acting])
                 for seat, move in zip(acting, moves, strict=True):
                     self._apply(seat, move)
-                if self.limits.forfeit_on_invalid and any(isinstance(move, Turn) and not move.valid for move in moves):
-                    raise Forfeited
+                self._end_on_invalid()
         except Forfeited as forfeit:
             status, error = FORFEIT, str(forfeit)
         except OutOfTurns:
@@ -135,6 +134,11 @@ class Episode:
         except PlayerError as failure:
             status, error = ABORTED, str(failure)
         return [self._trajectory(agent, status, error) for _, agent in sorted(self.agents.items())]
+
+    def _end_on_invalid(self) -> None:
+        """Where an invalid reply ends the game: after all who acted at once have been judged."""
+        if self.limits.forfeit_on_invalid and any(agent.turns and not agent.turns[-1].valid for agent in self.agents.values()):
+            raise Forfeited
 
     # -- seats ----------------------------------------------------------------------------------
 

@@ -1,15 +1,19 @@
 """Training by the reference's rules: keys for an invalid reply, the first move and a nest's pay."""
 
+import dataclasses
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from test_compose import ALL, BOARD, MATH, NASH, answer, expert, nest, play
 from test_nested_episode import TAGS, obedient
 from toy_engine import ScriptedEngine
 
-from ragen.env import make_env
+from ragen.env import env_config_class, make_env
 from ragen.env.conformance import check_env_contract
 from ragen.env.tictactoe import rules as ttt
 from ragen.llm_agent.agent_proxy import AgentProxy
@@ -135,3 +139,22 @@ def test_a_nest_that_is_broken_off_pays_nothing_yet():
 def test_the_rule_of_pay_is_one_of_two():
     with pytest.raises(ValueError, match="reward_when must be one of"):
         nest([MATH, NASH], reward_when="never")
+
+
+# -- the page that names them ---------------------------------------------------------------------
+
+
+def test_the_switches_that_the_fidelity_page_names_are_keys_of_their_games():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "fidelity.md").read_text(encoding="utf-8")
+    named = [
+        (game, *re.fullmatch(r"(\w+)(?:: (.+))?", span).groups())
+        for spans, game in re.findall(r"((?:`[^`]+`(?:, )?)+) of `(\w+)`", page)
+        for span in re.findall(r"`([^`]+)`", spans)
+    ]
+    assert {game for game, _, _ in named} == {"tictactoe", "undercover", "nash_new", "math_lv3to5"} and len(named) > 6
+    for game, key, value in named:
+        fields = {field.name: field.default for field in dataclasses.fields(env_config_class(game))}
+        assert key in fields, (game, key)
+        if value is not None:  # a switch changes something
+            assert getattr(env_config_class(game)(**{key: yaml.safe_load(value)}), key) == yaml.safe_load(value) != fields[key]
+    assert "`reward_when: all_ended` of the nest" in page and "`--protocol paper`" in page
