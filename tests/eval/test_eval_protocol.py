@@ -1,5 +1,6 @@
 """``--protocol paper``: what ends a game, what is read out of a reply, what a result says, what is never compared."""
 
+import argparse
 import csv
 import json
 import re
@@ -8,13 +9,14 @@ from concurrent.futures import Future
 
 import pytest
 from fake_model import FunctionReplier
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from ragen.eval import compare, game_benchmarks, games, protocol
 from ragen.eval.api import Said
 from ragen.eval.choice import MMLU, MMLU_PRO, SOCIAL, ChoiceBenchmark
-from ragen.eval.cli import Settings
+from ragen.eval.cli import Settings, add_common, settings_from
 from ragen.eval.commongen import CommonGenBenchmark
 from ragen.eval.data import Rows
 from ragen.eval.maths import MATH500, MathBenchmark
@@ -26,6 +28,7 @@ from ragen.eval.results import read_result, read_rows
 from ragen.eval.text_chat import TextChat
 from ragen.players.base import Player
 from ragen.players.factory import PlayerFactory
+from ragen.trainer.config import compose as compose_run
 
 PERFECT, RANDOM = ({"type": "scripted", "name": name} for name in ("perfect", "random"))
 
@@ -163,6 +166,10 @@ PIECES = ["<think>", "</think>", "<answer>", "</answer>", " ", "\n", "x", "(1,2)
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
+@example("<think></think><answer>x</answer>\n")
+@example("<think></think><answer>x</answer>\n\n")
+@example("<think></think><answer>x</answer> ")
+@example("<think><think></think>x</think> <answer></answer><answer>x</answer>")
 def test_the_form_is_what_the_published_pattern_matches(text):
     """The reference's pattern, as a regular expression engine reads it (ours is linear in the reply's length)."""
     match = re.fullmatch(r"(?s).*<think>(.*?)</think>\s*<answer>(.*?)</answer>\n?", text)
@@ -251,6 +258,30 @@ def test_what_contradicts_the_protocol_is_refused(options, named, tmp_path):
     with pytest.raises(ValueError, match=re.escape(named)):
         tictactoe(tmp_path, "--protocol", "paper", *options)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_protocol_goes_before_a_runs_own_config(tmp_path):
+    """A run's config says how it is validated; under the paper's protocol its sampling and limits give way, its model's do not."""
+    run = compose_run("_0_laptop", ["agent_proxy.forfeit_on_invalid=true", "agent_proxy.max_turn=7", "ctx_manager.system_prompt=Play."])
+    OmegaConf.save(run, tmp_path / "config.yaml", resolve=True)
+    made = {}
+    for rules in protocol.PROTOCOLS:
+        parser = argparse.ArgumentParser()
+        add_common(parser)
+        options = ["--scripted", "random", "--output", "o", "--config", str(tmp_path / "config.yaml"), "--protocol", rules]
+        made[rules] = settings_from(parser.parse_args(options))
+    ours, papers = made["gift"], made["paper"]
+    assert (ours.temperature, ours.max_tokens, ours.max_turn, ours.system_prompt, ours.window) == (1.0, 32, 7, "Play.", 0)
+    assert {key: getattr(papers, key) for key in protocol.PAPER_SETTINGS} == protocol.PAPER_SETTINGS
+    assert papers.max_model_len == ours.max_model_len == 512
+
+
+def test_games_of_a_run_that_forfeits_are_evaluated_as_they_were_validated(tmp_path):
+    bench = game_benchmarks.tictactoe(RANDOM)
+    settings = Settings(str(tmp_path / "g.json"), api="m", forfeit_on_invalid=True)
+    result = games.evaluate_games(bench, 5, settings, ApiReplier(Client(lambda m: "no form"), TextChat()), Seats())
+    assert result["scores"]["forfeit"]["value"] == 1 and result["counts"]["turns"] == 5
+    assert result["protocol"] == "gift" and result["prompt"]["forfeit_on_invalid"]
 
 
 def test_other_prompts_are_refused_under_the_protocol(tmp_path):
