@@ -2,7 +2,7 @@
 # Evaluates a model on everything that has data, and prints the paper's table row.
 #   scripts/eval.sh MODEL [OUTPUT] [option ...]
 # MODEL: a Hugging Face folder (scripts/merge.sh makes one) or a name of the hub. OUTPUT: a folder, default
-# results/NAME in the project. Options go to every script of reason_test, e.g. --limit 100 --temperature 0.
+# results/NAME in the project. Options go to every script of reason_test, e.g. --limit 100, --protocol paper.
 # Data: $GIFT_DATA, or data/ (scripts/download_data.sh); a benchmark without data is left out and named.
 # OPPONENT (random) and SPY_OPPONENT (speaker): a scripted player's name, or a player_info entry as JSON.
 # JUDGE: a player_info entry for CommonGen's win-or-tie; COMMON_DATA: rows with human references for it.

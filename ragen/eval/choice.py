@@ -9,7 +9,7 @@ from typing import Any
 
 from ragen.env.base import derived_rng
 from ragen.env.mmlu.env import INSTRUCTIONS
-from ragen.eval import extract
+from ragen.eval import extract, protocol
 from ragen.eval.data import Rows, Source, pick
 from ragen.eval.extract import LETTERS
 from ragen.eval.prompts import Template
@@ -34,20 +34,24 @@ class Item:
 
 @dataclass(frozen=True)
 class ChoiceKind:
-    """A benchmark's fields: ``read(row, place, where)`` makes an :class:`Item`. ``category``: kind of category."""
+    """A benchmark's fields: ``read(row, place, where)`` makes an :class:`Item`. ``category``: kind of category.
+    ``paper_letters``: the last letter that the paper's reading knows."""
 
     name: str
     source: Source
     few_shot_source: Source | None
     category: str | None
     read: Callable[[Mapping[str, Any], int, str], Item]
+    paper_letters: str = "D"
 
 
 class ChoiceBenchmark(QuestionBenchmark):
     """``examples``: few-shot items, of which each question is shown up to ``shots`` of its own category."""
 
     def __init__(self, kind: ChoiceKind, data: Rows, template: Template, examples: Rows | None = None, shots: int = 0):
-        self.name, self._template = kind.name, template
+        self.name, self._template, self.protocol, self._paper_letters = kind.name, template, template.protocol, kind.paper_letters
+        if template.paper and shots:
+            raise ValueError(f"--shots {shots}: the paper's protocol shows no examples; leave the option out, or use --protocol gift")
         items = _items(kind, data)
         by_category: dict[str, list[Item]] = {}
         for item in _items(kind, examples) if examples else ():
@@ -84,7 +88,10 @@ class ChoiceBenchmark(QuestionBenchmark):
         return [self._grade(question, reply) for question, reply in zip(questions, replies, strict=True)]
 
     def _grade(self, question: Question, reply: str) -> dict[str, Any]:
-        found = extract.choice(reply, self._template.think, self._template.usual, question.details["choices"])
+        if self._template.paper:
+            found = protocol.choice(reply, self._paper_letters)
+        else:
+            found = extract.choice(reply, self._template.think, self._template.usual, question.details["choices"])
         flexible = int(found.flexible == question.gold)
         verdict = "invalid" if found.flexible is None else "correct" if flexible else "wrong"
         return {
@@ -160,7 +167,7 @@ MMLU = ChoiceKind(
 )  # fmt: skip
 MMLU_PRO = ChoiceKind(
     "mmlu_pro", Source("mmlu_pro/mmlu_pro_test_sample.jsonl", "TIGER-Lab/MMLU-Pro"),
-    Source("mmlu_pro/mmlu_pro_validation.jsonl", "TIGER-Lab/MMLU-Pro", None, "validation"), "category", _mmlu_pro,
+    Source("mmlu_pro/mmlu_pro_validation.jsonl", "TIGER-Lab/MMLU-Pro", None, "validation"), "category", _mmlu_pro, "J",
 )  # fmt: skip
 #: allenai/social_i_qa is a loading script, which `datasets` no longer runs; this is the same data as parquet
 SOCIAL = ChoiceKind("social_i_qa", Source("social_i_qa/dev.jsonl", "lighteval/siqa", None, "validation"), None, None, _social)

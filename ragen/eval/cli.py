@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from ragen.eval import protocol
+
 #: used where neither the command line nor ``--config`` says otherwise
 DEFAULTS = {
     "system_prompt": "You're a helpful assistant. ",
@@ -26,6 +28,7 @@ DEFAULTS = {
     "max_num_seqs": 256,
     "max_turn": None,
     "window": 0,
+    "forfeit_on_invalid": False,
 }
 
 
@@ -48,6 +51,7 @@ class Settings:
     max_tokens: int = 600
     max_turn: int | None = None
     window: int = 0
+    forfeit_on_invalid: bool = False
     system_prompt: str = ""
     think: bool = True
     chat_template_kwargs: dict[str, Any] | None = None
@@ -91,6 +95,11 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--config", type=Path, help="config.yaml of a training run: prompts, limits and sampling as in its validation"
     )
+    run.add_argument(
+        "--protocol", choices=protocol.PROTOCOLS, default=protocol.GIFT,
+        help="paper: games end at the first invalid reply, questions are read in the answer block alone, sampling as in "
+        "the paper (docs/fidelity.md); gift: our own rules (default)",
+    )  # fmt: skip
     prompt = parser.add_argument_group("prompt and sampling")
     prompt.add_argument(
         "--think",
@@ -141,11 +150,11 @@ def _add_api(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_from(args: argparse.Namespace) -> Settings:
-    """The command line over ``--config`` over the defaults. Raises ``ValueError`` naming what is wrong."""
+    """The command line over ``--config`` over the defaults; under ``--protocol paper`` its fixed values. Raises ``ValueError`` naming what is wrong."""
     known = set(Settings.__dataclass_fields__)
     given = {key: value for key, value in vars(args).items() if key in known and value is not None}
     layers = {**DEFAULTS, **(_from_run_config(args.config) if args.config else {}), **given}
-    settings = Settings(**layers)
+    settings = Settings(**protocol.settings_of(args.protocol, layers, given))
     for key in ("limit", "chunk_size", "max_tokens", "max_num_seqs"):
         value = getattr(settings, key)
         if value is not None and value < 1:
@@ -169,6 +178,7 @@ def _from_run_config(path: Path) -> dict[str, Any]:
             "chat_template_kwargs": (config.get("data") or {}).get("apply_chat_template_kwargs"),
             "max_turn": proxy["max_turn"],
             "window": max(int(proxy["max_context_window"]), 0),
+            "forfeit_on_invalid": bool(proxy.get("forfeit_on_invalid", False)),
             "max_tokens": rollout["response_length"],
             "max_model_len": rollout["max_model_len"],
             "max_num_seqs": rollout["max_num_seqs"],

@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ragen.eval import extract, stats
+from ragen.eval import extract, protocol, stats
 from ragen.eval.commongen_words import bare, covered
 from ragen.eval.data import Rows, Source, pick
 from ragen.eval.prompts import Template
@@ -29,7 +29,7 @@ class CommonGenBenchmark(QuestionBenchmark):
     means = ("coverage",)
 
     def __init__(self, data: Rows, template: Template, judge: WinOrTie | None = None):
-        self._template, self._judge = template, judge
+        self._template, self._judge, self.protocol = template, judge, template.protocol
         self.primary = "win_or_tie" if judge else "flexible"
         self.questions = [self._question(row, place) for place, row in enumerate(data.rows)]
         self.data = data.about
@@ -49,7 +49,8 @@ class CommonGenBenchmark(QuestionBenchmark):
         return [self._grade(question, reply) for question, reply in zip(questions, replies, strict=True)]
 
     def _grade(self, question: Question, reply: str) -> dict[str, Any]:
-        found = sentence(reply, self._template.think, self._template.usual)
+        paper = self._template.paper
+        found = protocol.sentence(reply) if paper else sentence(reply, self._template.think, self._template.usual)
         strict, flexible = (covered(question.gold, text or "") for text in (found.strict, found.flexible))
         verdict = "invalid" if found.flexible is None else "correct" if all(flexible) else "wrong"
         return {

@@ -1,7 +1,8 @@
 """Results side by side: ``python -m ragen.eval.compare A B C [--csv FILE] [--figure FILE.svg] [--paper]``.
 
 A, B, C are result files, or folders of them (one a model). Every score with its 95% interval; every further
-result against the first, paired on the questions and games that both have.
+result against the first, paired on the questions and games that both have. Results made under different
+protocols (``--protocol``) stand side by side, marked, and are never paired.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ragen.eval import stats
+from ragen.eval import protocol, stats
 from ragen.eval.cli import run
 from ragen.eval.figure import Point, draw
-from ragen.eval.paper import COLUMNS, published, recomputed, table_row
+from ragen.eval.paper import COLUMNS, ROUNDING, distinct, headlines, label, published, recomputed, table_row
 from ragen.eval.results import read_result, read_rows, write_whole
 
 
@@ -37,18 +38,22 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--score", help="which score (default: each benchmark's primary one), e.g. strict")
     parser.add_argument("--csv", type=Path, help="write the table there too")
     parser.add_argument("--figure", type=Path, help="draw the scores with their intervals (SVG)")
-    parser.add_argument("--paper", action="store_true", help="the paper's table row of each, beside the published rows")
+    parser.add_argument(
+        "--paper", nargs="?", const="", metavar="MODEL",
+        help="the paper's table row of each, beside the published rows (of models whose name contains MODEL)",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     entries = [read_entry(Path(text)) for text in args.results]
     rows = compare(entries, args.score)
     print(text_table(rows, entries))
-    if args.paper:
-        print(paper_table(entries))
+    known = None if args.paper is None else _published(args.paper)
+    if known is not None:
+        print(paper_table(entries, known))
     if args.csv:
         write_whole(args.csv, csv_table(rows))
         print(f"table {args.csv}")
     if args.figure:
-        write_whole(args.figure, draw(points(rows, entries, args.paper)))
+        write_whole(args.figure, draw(points(rows, entries, known if args.paper or known is None else headlines(known))))
         print(f"figure {args.figure}")
     return rows
 
@@ -79,7 +84,7 @@ def _name(path: Path, result: Mapping[str, Any]) -> str:
 
 
 def compare(entries: Sequence[Entry], score: str | None = None) -> list[dict[str, Any]]:
-    """One row for each (benchmark, entry): ``benchmark, entry, score, value, low, high, n``, and against the
+    """One row for each (benchmark, entry): ``benchmark, entry, protocol, score, value, low, high, n``, and against the
     first entry that has the benchmark ``difference, difference_low, difference_high, p_value, pairs`` or, where
     the two cannot be paired, ``note``."""
     rows = []
@@ -91,13 +96,18 @@ def compare(entries: Sequence[Entry], score: str | None = None) -> list[dict[str
             name = score or result["primary"]
             if name not in result["scores"]:
                 raise ValueError(f"{entry.files[benchmark]} has no score {name!r} (it has {', '.join(result['scores'])})")
-            row = {"benchmark": benchmark, "entry": entry.name, "place": place, "score": name, **result["scores"][name]}
+            row = {
+                "benchmark": benchmark, "entry": entry.name, "place": place, "protocol": protocol.of_result(result), "score": name,
+                **result["scores"][name],
+            }  # fmt: skip
             rows.append(row | (_difference(entry, first, benchmark, name) if entry is not first else {}))
     return rows
 
 
 def _difference(entry: Entry, first: Entry, benchmark: str, score: str) -> dict[str, Any]:
     mine, other = entry.results[benchmark], first.results[benchmark]
+    if protocol.of_result(mine) != protocol.of_result(other):
+        return {"note": f"not paired: protocol {protocol.of_result(mine)} against {protocol.of_result(other)}"}
     if mine["data"].get("hash") != other["data"].get("hash"):
         return {"note": "not paired: the two were made on other data or seeds"}
     sides = [values_by_id(read_rows(e.files[benchmark]), score, e.results[benchmark]["primary"]) for e in (entry, first)]
@@ -150,13 +160,13 @@ def text_table(rows: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> s
                 f"   difference {row['difference']:+.4f} {stats.interval(row, 'difference_low', 'difference_high', '+.4f')}, "
                 f"p = {row['p_value']:.2g}, {row['pairs']} pairs"
             )
-        lines.append(f"  {row['entry']:<{width}}  {told}{'   ' + row['note'] if 'note' in row else ''}")
+        lines.append(f"  {row['entry']:<{width}}  {row['protocol']:<5}  {told}{'   ' + row['note'] if 'note' in row else ''}")
     return "\n".join(lines).lstrip("\n")
 
 
 def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
     columns = [
-        "benchmark", "entry", "score", "value", "low", "high", "n", "difference", "difference_low", "difference_high",
+        "benchmark", "entry", "protocol", "score", "value", "low", "high", "n", "difference", "difference_low", "difference_high",
         "p_value", "pairs", "note",
     ]  # fmt: skip
     out = io.StringIO()
@@ -166,50 +176,88 @@ def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return out.getvalue()
 
 
-def paper_table(entries: Sequence[Entry]) -> str:
-    """The paper's columns in per cent: these results, then the published rows. ``-``: not there, or of a
-    published row not known here (docs/paper_results.csv says what is)."""
+def _published(model: str) -> list[dict[str, Any]]:
+    rows = [row for row in distinct(published()) if model.casefold() in row["model"].casefold()]
+    if not rows:
+        raise ValueError(f"--paper {model}: the paper has no such model (it has {', '.join(dict.fromkeys(r['model'] for r in published()))})")
+    return rows
+
+
+def paper_table(entries: Sequence[Entry], known: Sequence[Mapping[str, Any]]) -> str:
+    """The paper's columns in per cent: these results, then the published rows ``known``, and whose rules each row
+    follows. ``-``: not there."""
     columns = [*COLUMNS, "Avg"]
-    names = [entry.name for entry in entries] + [f"paper: {row['model']} {row['method']}" for row in published()]
+    names = [entry.name for entry in entries] + [label(row) for row in known]
     width = max(map(len, names))
-    lines = ["", " " * width + "".join(f"{column:>11}" for column in columns)]
+    lines = ["", " " * width + "".join(f"{column:>11}" for column in columns) + "  protocol"]
     for entry in entries:
         row = table_row(entry.results)
         lines.append(
-            f"{entry.name:<{width}}" + "".join(f"{_percent(row[c]['value'] * 100 if row[c] else None):>11}" for c in columns)
+            f"{entry.name:<{width}}"
+            + "".join(f"{_percent(row[c]['value'] * 100 if row[c] else None):>11}" for c in columns)
+            + f"  {_protocols(entry)}"
         )
-    for name, row in zip(names[len(entries) :], published(), strict=True):
-        lines.append(f"{name:<{width}}" + "".join(f"{_percent(row[c]):>11}" for c in columns) + _printed_otherwise(row))
-    return "\n".join(lines)
+    for name, row in zip(names[len(entries) :], known, strict=True):
+        lines.append(f"{name:<{width}}" + "".join(f"{_percent(row[c]):>11}" for c in columns) + f"  paper{_printed_otherwise(row)}")
+    return "\n".join([*lines, *_cautions(entries)])
+
+
+def _protocols(entry: Entry) -> str:
+    """The protocol of an entry's columns, or each with the benchmarks made under it."""
+    made: dict[str, list[str]] = defaultdict(list)
+    for benchmark in (b for b, _ in COLUMNS.values() if b in entry.results):
+        made[protocol.of_result(entry.results[benchmark])].append(benchmark)
+    return next(iter(made), "-") if len(made) < 2 else ", ".join(f"{name} ({' '.join(found)})" for name, found in made.items())
+
+
+def _cautions(entries: Sequence[Entry]) -> list[str]:
+    """What keeps rows of the paper's table from being compared."""
+    found = []
+    for entry in entries:
+        columns = [entry.results[b] for b, _ in COLUMNS.values() if b in entry.results]
+        if any(protocol.of_result(result) != protocol.PAPER for result in columns):
+            found.append(f"{entry.name}: not made by the paper's rules (--protocol paper, docs/fidelity.md); do not read it against the paper's rows")
+        scripted = [
+            f"{result['benchmark']} against {player['name']}"
+            for result in columns
+            for player in result["data"].get("opponents") or ()
+            if player.get("type") == "scripted"
+        ]
+        if scripted:
+            found.append(f"{entry.name}: {', '.join(scripted)} (the reference plays a served model)")
+    return found
 
 
 def _printed_otherwise(row: Mapping[str, Any]) -> str:
-    given = row["Avg recomputed"] if row["Avg recomputed"] is not None else recomputed(row)
-    return f"  (its columns give {given:.2f})" if given is not None and given != row["Avg"] else ""
+    given = recomputed(row)
+    return f"  (its columns give {given:.2f})" if abs(given - row["Avg"]) > ROUNDING else ""
 
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def points(rows: Sequence[Mapping[str, Any]], entries: Sequence[Entry], paper: bool) -> dict[str, list[Point]]:
-    """Panel title -> points, in per cent. With ``paper`` the panels are its columns, published values among them."""
+def points(
+    rows: Sequence[Mapping[str, Any]], entries: Sequence[Entry], known: Sequence[Mapping[str, Any]] | None = None
+) -> dict[str, list[Point]]:
+    """Panel title -> points, in per cent. With published rows ``known`` the panels are the paper's columns."""
     panels: dict[str, list[Point]] = defaultdict(list)
-    if not paper:
+    mixed = len({row["protocol"] for row in rows}) > 1
+    if known is None:
         for row in rows:
             if row["value"] is not None:
                 title = f"{row['benchmark']} ({row['score']})"
+                name = row["entry"] + (f" ({row['protocol']})" if mixed else "")
                 ends = [None if row[end] is None else 100 * row[end] for end in ("low", "high")]
-                panels[title].append(Point(row["entry"], 100 * row["value"], *ends, row["place"]))
+                panels[title].append(Point(name, 100 * row["value"], *ends, row["place"]))
         return panels
     for column in [*COLUMNS, "Avg"]:
         for place, entry in enumerate(entries):
             if found := table_row(entry.results)[column]:
                 panels[column].append(Point(entry.name, 100 * found["value"], 100 * found["low"], 100 * found["high"], place))
-        for row in published():
-            value = row["Avg recomputed"] if column == "Avg" and row["Avg recomputed"] is not None else row[column]
-            if value is not None:
-                panels[column].append(Point(f"paper: {row['model']} {row['method']}", value, None, None, None))
+        for row in known:
+            value = row["Avg recomputed"] if column == "Avg" else row[column]
+            panels[column].append(Point(label(row), value, None, None, None))
     return panels
 
 

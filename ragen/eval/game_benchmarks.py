@@ -7,32 +7,44 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ragen.eval import stats
+from ragen.eval import protocol, stats
 from ragen.eval.cli import Settings, add_common, say, settings_from
 from ragen.eval.games import GameBenchmark, evaluate_games
+from ragen.eval.protocol import GIFT, PAPER
 from ragen.eval.results import ResultFiles, read_result, read_rows
 from ragen.llm_agent.es_manager import Tag
 
 
-def tictactoe(player: dict[str, Any]) -> GameBenchmark:
-    """The empty board, who moves first drawn by the seed (paper, appendix B)."""
-    tag = Tag("TicTacToe", "tictactoe", {"opening_moves": 0, "trained_seat": "random"}, [player])
+def tictactoe(player: dict[str, Any], rules: str = GIFT) -> GameBenchmark:
+    """The empty board, who moves first drawn by the seed (paper, appendix B). ``rules``: the protocol."""
+    env = {"opening_moves": 0, "trained_seat": "random", **({"first_move": "uniform"} if rules == PAPER else {})}
     scores = {"win": "success", "draw": "draw", "loss": "loss"}
-    return GameBenchmark("tictactoe", tag, 5, scores, "win", lambda env, role: {"seat": role})
+    tag = Tag("TicTacToe", "tictactoe", env, [player])
+    return _benchmark("tictactoe", tag, 5, scores, lambda env, role: {"seat": role}, rules, protocol.read_cell)
 
 
-def nash_new(equilibrium: str = "paper") -> GameBenchmark:
+def nash_new(equilibrium: str = "paper", rules: str = GIFT) -> GameBenchmark:
     """The paper's nine matrix games, one turn."""
-    tag = Tag("NashNew", "nash_new", {"equilibrium": equilibrium}, [])
-    return GameBenchmark(
-        "nash_new", tag, 1, {"right": "success"}, "right", lambda env, role: {"role": role, "game": env.game_name}
+    if rules == PAPER and equilibrium != "paper":
+        raise ValueError(f"--equilibrium {equilibrium}: the paper's protocol has 'paper'; leave the option out, or use --protocol gift")
+    env = {"equilibrium": equilibrium, **({"labels": "numbers"} if rules == PAPER else {})}
+    tag = Tag("NashNew", "nash_new", env, [])
+    return _benchmark(
+        "nash_new", tag, 1, {"right": "success"}, lambda env, role: {"role": role, "game": env.game_name}, rules, protocol.read_action
     )
 
 
-def undercover(player: dict[str, Any], word_list: str | None) -> GameBenchmark:
+def undercover(player: dict[str, Any], word_list: str | None, rules: str = GIFT) -> GameBenchmark:
     """Who's the spy against three players of one kind: two rounds and the vote."""
-    tag = Tag("Undercover", "undercover", {"word_list": word_list}, [player])
-    return GameBenchmark("undercover", tag, 3, {"win": "success"}, "win", lambda env, role: {"role": role})
+    env = {"word_list": word_list, **({"reveal_role": True, "refuse_own_word": False} if rules == PAPER else {})}
+    tag = Tag("Undercover", "undercover", env, [player])
+    return _benchmark("undercover", tag, 3, {"win": "success"}, lambda env, role: {"role": role}, rules, protocol.read_form)
+
+
+def _benchmark(name: str, tag: Tag, max_turn: int, scores, categories, rules: str, read: protocol.Read) -> GameBenchmark:
+    """The first of ``scores`` is the one to compare by."""
+    limits = protocol.game_limits(read) if rules == PAPER else {}
+    return GameBenchmark(name, tag, max_turn, scores, next(iter(scores)), categories, rules, limits)
 
 
 def main_tictactoe(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -40,7 +52,7 @@ def main_tictactoe(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = _parser(
         "Tic-tac-toe on the empty board against a scripted player, a served model or a checkpoint.", "random"
     ).parse_args(argv)
-    return _play(tictactoe(opponent(args.opponent)), args, settings_from(args))
+    return _play(tictactoe(opponent(args.opponent), args.protocol), args, settings_from(args))
 
 
 def main_nash(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -51,7 +63,7 @@ def main_nash(argv: Sequence[str] | None = None) -> dict[str, Any]:
     )
     args = parser.parse_args(argv)
     args.scripted = {"perfect": "equilibrium"}.get(args.scripted, args.scripted)
-    return _play(nash_new(args.equilibrium), args, settings_from(args))
+    return _play(nash_new(args.equilibrium, args.protocol), args, settings_from(args))
 
 
 def main_undercover(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -63,9 +75,8 @@ def main_undercover(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "'all': the project's whole list",
     )  # fmt: skip
     args = parser.parse_args(argv)
-    return _play(
-        undercover(opponent(args.opponent), None if args.word_list == "all" else args.word_list), args, settings_from(args)
-    )
+    word_list = None if args.word_list == "all" else args.word_list
+    return _play(undercover(opponent(args.opponent), word_list, args.protocol), args, settings_from(args))
 
 
 def opponent(text: str) -> dict[str, Any]:
@@ -104,6 +115,11 @@ def _play(bench: GameBenchmark, args: argparse.Namespace, settings: Settings) ->
     entries = bench.tag.player_info
     _check(bench, settings, entries)
     other = (read_result(args.compare), read_rows(args.compare)) if args.compare else None
+    if other and protocol.of_result(other[0]) != bench.protocol:
+        raise ValueError(
+            f"--compare: {args.compare} was played under the protocol {protocol.of_result(other[0])}, this one under {bench.protocol}: "
+            "their rules differ and nothing can be paired; give both the same --protocol"
+        )
     replier = make_replier(settings, 1 + count_checkpoints(entries))
     try:
         result = evaluate_games(bench, games, settings, replier, seat_opponents(entries, settings))
@@ -130,7 +146,9 @@ def _check(bench: GameBenchmark, settings: Settings, entries: Sequence[dict]) ->
 
 def table(result: dict[str, Any]) -> str:
     """Scores with intervals, a line each."""
-    lines = [f"{result['benchmark']}: {result['counts']['games']} games, {result['seconds']:.1f} s"]
+    lines = [
+        f"{result['benchmark']}: {result['counts']['games']} games, protocol {protocol.of_result(result)}, {result['seconds']:.1f} s"
+    ]
     for name, score in result["scores"].items():
         told = "no game" if score["value"] is None else f"{score['value']:.4f}  {stats.interval(score)}"
         lines.append(f"  {name:<11} {told}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ragen.env import Env
 from ragen.eval import stats
 from ragen.eval.cli import Settings
 from ragen.eval.progress import Progress
+from ragen.eval.protocol import GIFT
 from ragen.eval.results import ResultFiles, digest, versions
 from ragen.eval.samples import pick, tell_game
 from ragen.llm_agent.episode import EpisodeSpec, Sampling
@@ -23,14 +24,17 @@ logger = logging.getLogger(__name__)
 #: training seeds are keyed "train", validation seeds "val" (ragen.llm_agent.es_manager): these meet neither
 EVAL = "eval"
 
-#: of each game: share of all turns that were refused, ran out of turns, no longer fitted the model
+#: of each game: ran out of turns, no longer fitted the model
 _ENDINGS = ("unfinished", "truncated")
+#: where an invalid reply ends a game: that one did
+_FORFEIT = "forfeit"
 
 
 @dataclass(frozen=True)
 class GameBenchmark:
     """``scores``: name of a score -> key of a row (0 or 1 each). ``primary`` is the one to compare by.
-    ``categories``: of a game, from its freshly reset env and the role of the model."""
+    ``categories``: of a game, from its freshly reset env and the role of the model. ``protocol`` and ``limits``:
+    whose rules of evaluation, and the fields of ``EpisodeLimits`` that they set."""
 
     name: str
     tag: Tag
@@ -38,6 +42,8 @@ class GameBenchmark:
     scores: Mapping[str, str]
     primary: str
     categories: Callable[[Env, str], dict[str, str]]
+    protocol: str = GIFT
+    limits: Mapping[str, Any] = field(default_factory=dict)
 
 
 def evaluate_games(bench: GameBenchmark, games: int, settings: Settings, replier, seats) -> dict[str, Any]:
@@ -50,9 +56,7 @@ def evaluate_games(bench: GameBenchmark, games: int, settings: Settings, replier
         return known
     chunks = files.open_chunks(run)
     specs = _deal(bench.tag, games, settings.seed)
-    proxy = replier.proxy(
-        {"max_turn": run["prompt"]["max_turn"], "enable_think": settings.think, "window": settings.window}, seats
-    )
+    proxy = replier.proxy(_limits(bench, settings), seats)
     sampling = Sampling(
         (settings.seed, EVAL, bench.name), settings.max_tokens, settings.temperature, settings.top_p, settings.top_k
     )
@@ -75,15 +79,24 @@ def evaluate_games(bench: GameBenchmark, games: int, settings: Settings, replier
     return files.write(run, result, rows, _samples(rows))
 
 
+def _limits(bench: GameBenchmark, settings: Settings) -> dict[str, Any]:
+    """Fields of ``EpisodeLimits``."""
+    return {
+        "max_turn": settings.max_turn or bench.max_turn, "enable_think": settings.think, "window": settings.window,
+        "forfeit_on_invalid": settings.forfeit_on_invalid, **bench.limits,
+    }  # fmt: skip
+
+
 def _describe(bench: GameBenchmark, games: int, settings: Settings, replier) -> dict[str, Any]:
-    tag = bench.tag
+    tag, limits = bench.tag, _limits(bench, settings)
     return {
         "benchmark": bench.name,
+        "protocol": bench.protocol,
         "model": replier.identity,
         "data": {"games": games, "env_type": tag.env_type, "env_config": tag.env_config, "opponents": tag.player_info,
                  "hash": digest([tag.env_type, tag.env_config, tag.player_info, settings.seed])},
         "prompt": {"template": "game", "think": settings.think, "system_prompt": settings.system_prompt,
-                   "max_turn": settings.max_turn or bench.max_turn, "window": settings.window},
+                   **{key: limits[key] for key in ("max_turn", "window", "forfeit_on_invalid")}},
         "sampling": settings.sampling,
         "seed": settings.seed,
         "chunk_size": settings.chunk_size,
@@ -115,7 +128,7 @@ def _row(bench: GameBenchmark, trajectory: Trajectory, counts_tokens: bool) -> d
         "prompt_tokens": sum(turn.start for turn in turns) if counts_tokens else None,
         "reply_tokens": sum(turn.sampled_tokens for turn in turns) if counts_tokens else None,
     }
-    names = set(bench.scores.values()) | set(_ENDINGS)
+    names = {*bench.scores.values(), *_ENDINGS, _FORFEIT}
     row |= {
         name: None if aborted else int(trajectory.metrics[name])
         for name in sorted(names - {"success"})
@@ -149,7 +162,7 @@ def _scores(bench: GameBenchmark, played: Sequence[Mapping[str, Any]]) -> dict[s
     one game are not quite. A game that has not ended well counts in its ending and as no success."""
     scores = {name: stats.share(sum(row.get(key, 0) for row in played), len(played)) for name, key in bench.scores.items()}
     scores["invalid"] = stats.share(sum(row["refused"] for row in played), sum(row["turns"] for row in played))
-    for name in _ENDINGS:
+    for name in (*_ENDINGS, *([_FORFEIT] if any(_FORFEIT in row for row in played) else [])):
         scores[name] = stats.share(sum(row.get(name, 0) for row in played), len(played))
     return scores
 

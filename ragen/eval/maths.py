@@ -10,7 +10,7 @@ from typing import Any
 from ragen.env.base import derived_rng
 from ragen.env.math_lv3to5.judge import judge_many
 from ragen.env.math_lv3to5.wording import INSTRUCTIONS
-from ragen.eval import extract
+from ragen.eval import extract, protocol
 from ragen.eval.data import Rows, Source, pick
 from ragen.eval.prompts import Template
 from ragen.eval.questions import Question, QuestionBenchmark
@@ -52,6 +52,7 @@ class MathBenchmark(QuestionBenchmark):
         left_out = len(made) - len(self.questions)
         self.data = {**data.about, "left_out_empty": left_out}
         self.prompt = template.about(_USUAL_REQUEST, "one of the training's instructions")
+        self.protocol, self.primary = template.protocol, "strict" if template.paper else "flexible"
 
     def _question(self, row: Mapping[str, Any], place: int) -> Question | None:
         where = f"{self.name}: row {place + 1}"
@@ -68,7 +69,7 @@ class MathBenchmark(QuestionBenchmark):
         return Question(item_id, self._template.turns(text, _USUAL_REQUEST, request), gold, categories)
 
     def grade(self, questions: Sequence[Question], replies: Sequence[str]) -> list[dict[str, Any]]:
-        found = [extract.maths(reply, self._template.think, self._template.usual) for reply in replies]
+        found = [self._extract(reply) for reply in replies]
         wanted = {
             (q.gold, answer)
             for q, e in zip(questions, found, strict=True)
@@ -78,6 +79,9 @@ class MathBenchmark(QuestionBenchmark):
         pairs = sorted(wanted)  # each comparison once, however many samples agree
         right = dict(zip(pairs, judge_many([(gold, self._read(answer)) for gold, answer in pairs], self._timeout), strict=True))
         return [self._grade(question.gold, e, right) for question, e in zip(questions, found, strict=True)]
+
+    def _extract(self, reply: str) -> extract.Extracted:
+        return protocol.maths(reply) if self._template.paper else extract.maths(reply, self._template.think, self._template.usual)
 
     def _read(self, answer: str) -> str:
         return extract.number(answer) if self._kind.numbers else answer

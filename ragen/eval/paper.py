@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from ragen.eval.protocol import PAPER, of_result
 
 #: column -> (benchmark, score) of a result file; the last four make the average
 COLUMNS: dict[str, tuple[str, str]] = {
@@ -18,18 +20,27 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "Common": ("commongen", "win_or_tie"),
     "Social": ("social_i_qa", "flexible"),
 }
+#: of a result under the paper's protocol, where that is another score
+PAPER_SCORES = {"MATH": "strict"}
 GENERAL = ("MMLU", "MMLU-Pro", "Common", "Social")
 PUBLISHED = Path(__file__).resolve().parents[2] / "docs" / "paper_results.csv"
+#: an average printed with two places may differ so much from that of printed columns (per cent)
+ROUNDING = 0.011
 
 
 def table_row(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any] | None]:
     """Column -> score (``value, low, high``, as shares) of the results by benchmark; ``None`` where there is
-    none. ``Avg``: the mean of the last four, with the interval of a sum of independent scores, if all are there."""
+    none. ``Avg``: the mean of the last four, with the interval of a sum of independent scores, if all are there
+    and were made under one protocol."""
     row: dict[str, dict[str, Any] | None] = {}
     for column, (benchmark, score) in COLUMNS.items():
-        found = results.get(benchmark, {}).get("scores", {}).get(score)
+        result = results.get(benchmark, {})
+        if of_result(result) == PAPER:
+            score = PAPER_SCORES.get(column, score)
+        found = result.get("scores", {}).get(score)
         row[column] = found if found and found["value"] is not None else None
-    row["Avg"] = average([row[column] for column in GENERAL])
+    made = {of_result(results[COLUMNS[column][0]]) for column in GENERAL if row[column]}
+    row["Avg"] = average([row[column] for column in GENERAL]) if len(made) == 1 else None
     return row
 
 
@@ -44,15 +55,40 @@ def average(scores: list[Mapping[str, Any] | None]) -> dict[str, Any] | None:
 
 
 def published(path: Path = PUBLISHED) -> list[dict[str, Any]]:
-    """The paper's rows as far as they are known here: ``model, method``, the columns and ``Avg`` in per cent
-    (``None``: not known), ``Avg recomputed`` where the columns give another average than the printed one."""
+    """Every row of the paper's tables 2 to 7: ``table, model, setting, method, opponent, order``, the columns, ``Avg``
+    (as printed) and ``Avg recomputed`` (the mean of the row's last four columns), in per cent."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     numbers = [*COLUMNS, "Avg", "Avg recomputed"]
-    return [{**row, **{key: float(row[key]) if row[key] else None for key in numbers}} for row in rows]
+    return [{**row, **{key: float(row[key]) for key in numbers}} for row in rows]
 
 
-def recomputed(row: Mapping[str, Any]) -> float | None:
-    """The average that a row's own columns give, in per cent; ``None`` if one is not known."""
-    values = [row[column] for column in GENERAL]
-    return None if None in values else round(sum(values) / len(values), 2)
+def distinct(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """``rows`` without those that an earlier table holds already: same model, same numbers."""
+    found: dict[tuple, Mapping[str, Any]] = {}
+    for row in rows:
+        found.setdefault((row["model"], *(row[column] for column in COLUMNS)), row)
+    return list(found.values())
+
+
+def headlines(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of each model the untrained row and the one of highest average (by its columns): what a figure has room for."""
+    found = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        mine = [row for row in rows if row["model"] == model]
+        best = max(mine, key=recomputed)
+        found += [row for row in mine if row["method"] == "none" or row is best]
+    return found
+
+
+def label(row: Mapping[str, Any]) -> str:
+    """What was trained, in a line; opponent and order where they set rows apart."""
+    kind = [row["model"].removesuffix("-Instruct"), row["setting"] if row["setting"] not in ("informal", "formal") else ""]
+    method = row["method"] if row["method"] != "none" else ""
+    apart = [text for text in (row["opponent"] if row["table"] == "5" else "", row["order"]) if text]
+    return " ".join(["paper:", *filter(None, [*kind, method]), *(f"({text})" for text in apart)])
+
+
+def recomputed(row: Mapping[str, Any]) -> float:
+    """The average that a row's own columns give, in per cent."""
+    return round(sum(row[column] for column in GENERAL) / len(GENERAL), 2)

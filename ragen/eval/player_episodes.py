@@ -31,7 +31,7 @@ class PlayerEpisode(Episode):
 
 
 class ApiEpisode(Episode):
-    """The trained seat is played by a server's model; the whole conversation is sent each turn.
+    """The trained seat is played by a server's model; what the window shows of the conversation is sent each turn.
     ``client``: an :class:`ragen.eval.api.ApiClient`. A call that fails after its retries aborts the episode."""
 
     def __init__(self, *args: Any, client: Any):
@@ -39,7 +39,7 @@ class ApiEpisode(Episode):
         self._client = client
 
     async def _sample(self, agent: Agent, seat: int, prompt: list[int], params: SamplingParams) -> Reply:
-        future = self._client.ask(self.chat.messages(agent.conversation.turns), params.seed)
+        future = self._client.ask(self.chat.messages(agent.conversation.visible()), params.seed)
         try:
             said = await Pending(future)
         finally:

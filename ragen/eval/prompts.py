@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ragen.eval.protocol import GIFT, PAPER
 from ragen.llm_agent.reply_format import format_instruction
 
 TEMPLATES = ("train", "usual")
@@ -14,14 +15,22 @@ TEMPLATES = ("train", "usual")
 class Template:
     """``kind``: ``train`` (the sentence on ``<think>`` and ``<answer>`` that every trained prompt begins with,
     then the question) or ``usual`` (the question and the benchmark's own request for a form, e.g. a box).
-    ``think``: of the training form."""
+    ``think``: of the training form. ``protocol``: who reads the reply, we or the paper
+    (:mod:`ragen.eval.protocol`), which asks for the training form."""
 
     kind: str = "train"
     think: bool = True
+    protocol: str = GIFT
 
     def __post_init__(self) -> None:
         if self.kind not in TEMPLATES:
             raise ValueError(f"--template must be one of {TEMPLATES}, got {self.kind!r}")
+        if self.paper and (self.usual or not self.think):
+            raise ValueError("the paper's protocol asks for <think> and <answer>: leave --template usual and --no-think out, or use --protocol gift")
+
+    @property
+    def paper(self) -> bool:
+        return self.protocol == PAPER
 
     @property
     def usual(self) -> bool:

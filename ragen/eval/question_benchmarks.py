@@ -11,6 +11,7 @@ from ragen.eval import stats
 from ragen.eval.cli import Settings, add_common, say, settings_from
 from ragen.eval.data import Rows, load_rows
 from ragen.eval.prompts import TEMPLATES, Template
+from ragen.eval.protocol import of_result
 from ragen.eval.questions import QuestionBenchmark, evaluate_questions
 from ragen.eval.results import ResultFiles
 
@@ -123,7 +124,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
 
 
 def _template(args: argparse.Namespace, settings: Settings) -> Template:
-    return Template(args.template, settings.think)
+    return Template(args.template, settings.think, args.protocol)
 
 
 def _evaluate(bench: QuestionBenchmark, args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
@@ -147,7 +148,8 @@ def table(result: dict[str, Any]) -> str:
     """Scores with intervals, a line each, and what is in no score."""
     counts = result["counts"]
     lines = [
-        f"{result['benchmark']}: {counts['questions']} questions, {counts['samples']} replies each, {result['seconds']:.1f} s"
+        f"{result['benchmark']}: {counts['questions']} questions, {counts['samples']} replies each, protocol {of_result(result)}, "
+        f"{result['seconds']:.1f} s"
     ]
     for name, score in result["scores"].items():
         told = "nothing to score" if score["value"] is None else f"{score['value']:.4f}  {stats.interval(score)}"

@@ -17,6 +17,7 @@ from typing import Any
 from ragen.env.base import derived_rng
 from ragen.eval.cli import Settings
 from ragen.eval.progress import Progress
+from ragen.eval.protocol import GIFT
 from ragen.eval.question_scores import summarise
 from ragen.eval.results import ResultFiles, versions
 from ragen.eval.samples import pick, tell_question
@@ -63,13 +64,14 @@ class Answer:
 
 class QuestionBenchmark(ABC):
     """``data``: where the questions come from and their hash, ``prompt``: how they are asked; both go into
-    the result. ``primary``: the score to compare by. ``means``: row keys that are averaged as they are
+    the result. ``protocol``: whose reading of a reply. ``primary``: the score to compare by. ``means``: row keys that are averaged as they are
     (numbers of 0 to 1) besides the yes/no scores ``strict`` and ``flexible``."""
 
     name: str
     questions: Sequence[Question]
     data: Mapping[str, Any]
     prompt: Mapping[str, Any]
+    protocol: str = GIFT
     primary = "flexible"
     means: tuple[str, ...] = ()
 
@@ -117,6 +119,7 @@ def evaluate_questions(bench: QuestionBenchmark, settings: Settings, replier, sa
 def _describe(bench: QuestionBenchmark, settings: Settings, replier, samples: int) -> dict[str, Any]:
     return {
         "benchmark": bench.name,
+        "protocol": bench.protocol,
         "model": replier.identity,
         "data": {**bench.data, "limit": settings.limit},
         "prompt": {**bench.prompt, "system_prompt": settings.system_prompt},

@@ -94,7 +94,7 @@ class ChatTokens:
 
 
 class Conversation:
-    """One agent's context. ``window``: how many earlier turns a prompt shows (0: all of them)."""
+    """One agent's context. ``window``: how many earlier turns a prompt shows (0: all of them, -1: none)."""
 
     def __init__(self, chat: ChatTokens, *, window: int = 0):
         self.chat = chat
@@ -115,13 +115,15 @@ class Conversation:
             self._append(sample, new)
         else:
             self.samples.append(Sample())
-            self._append(self.samples[-1], self.chat.prompt(self._visible()))
+            self._append(self.samples[-1], self.chat.prompt(self.visible()))
         return self.samples[-1].ids
 
-    def _visible(self) -> list[dict]:
-        if not self.window or len(self.turns) <= 2 * self.window + 1:
+    def visible(self) -> list[dict]:
+        """The messages that the next reply may see: the window, the rules at its head."""
+        count = 2 * max(self.window, 0) + 1
+        if not self.window or len(self.turns) <= count:
             return self.turns
-        shown = self.turns[-(2 * self.window + 1) :]
+        shown = self.turns[-count:]
         if self._rules and not any(self._rules in t["content"] for t in shown):
             shown = [dict(shown[0], content=self._rules + shown[0]["content"])] + shown[1:]
         return shown

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from ragen.env.base import Env, Verdict
 from ragen.llm_agent.ctx_manager import ChatTokens, Conversation
 from ragen.llm_agent.overlong import OverlongRule
-from ragen.llm_agent.reply_format import find_answer, format_feedback, format_instruction, parse_reply
+from ragen.llm_agent.reply_format import ParsedReply, find_answer, format_feedback, format_instruction, parse_reply
 from ragen.llm_agent.tasks import Gather, Generate
 from ragen.llm_agent.thinking import reply_within
-from ragen.llm_agent.trajectory import ABORTED, FINISHED, TRUNCATED, UNFINISHED, Trajectory, Turn
+from ragen.llm_agent.trajectory import ABORTED, FINISHED, FORFEIT, TRUNCATED, UNFINISHED, Trajectory, Turn
 from ragen.players.base import Player, PlayerError, SeatView
 from ragen.players.summary import summary_view
 from verl.workers.rollout.base import Reply, SamplingParams
@@ -39,10 +39,12 @@ class EpisodeSpec:
 
 @dataclass(frozen=True)
 class EpisodeLimits:
-    """``max_turn``: replies of one agent. ``window``: earlier turns a prompt shows, 0 for all.
+    """``max_turn``: replies of one agent. ``window``: earlier turns a prompt shows, 0 for all, -1 for none.
     ``opponent_retries``: refused replies an opponent may give in one position before the episode
     is aborted. ``max_model_len``: longest prompt plus reply, in tokens. ``max_think_tokens``: of a reply, spent on
-    thoughts (``None``: no limit of their own). ``overlong``: what becomes of replies at their limit."""
+    thoughts (``None``: no limit of their own). ``overlong``: what becomes of replies at their limit.
+    ``forfeit_on_invalid``: an invalid reply of the policy, or of an opponent that has no retries left, ends the game
+    without a winner (status ``forfeit``). ``read``: how the policy's reply is taken apart."""
 
     max_turn: int
     max_model_len: int
@@ -52,6 +54,8 @@ class EpisodeLimits:
     opponent_retries: int = 2
     max_think_tokens: int | None = None
     overlong: OverlongRule = OverlongRule()
+    forfeit_on_invalid: bool = False
+    read: Callable[[str, bool], ParsedReply] = parse_reply
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,10 @@ class OutOfTurns(Exception):
 
 class OutOfRoom(Exception):
     pass
+
+
+class Forfeited(PlayerError):
+    """The text says what an opponent did; empty where the policy's own reply was invalid."""
 
 
 @dataclass
@@ -121,6 +129,9 @@ class Episode:
                     moves = await Gather([self._reply(seat) for seat in acting])
                 for seat, move in zip(acting, moves, strict=True):
                     self._apply(seat, move)
+                self._end_on_invalid()
+        except Forfeited as forfeit:
+            status, error = FORFEIT, str(forfeit)
         except OutOfTurns:
             status = UNFINISHED
         except OutOfRoom:
@@ -128,6 +139,11 @@ class Episode:
         except PlayerError as failure:
             status, error = ABORTED, str(failure)
         return [self._trajectory(agent, status, error) for _, agent in sorted(self.agents.items())]
+
+    def _end_on_invalid(self) -> None:
+        """Where an invalid reply ends the game: after all who acted at once have been judged."""
+        if self.limits.forfeit_on_invalid and any(agent.turns and not agent.turns[-1].valid for agent in self.agents.values()):
+            raise Forfeited
 
     # -- seats ----------------------------------------------------------------------------------
 
@@ -217,7 +233,7 @@ class Episode:
         return await Generate(prompt, params)
 
     def _apply_policy(self, agent: Agent, seat: int, turn: Turn) -> None:
-        parsed = parse_reply(turn.reply, self.limits.enable_think)
+        parsed = self.limits.read(turn.reply, self.limits.enable_think)
         if parsed.ok:
             verdict = self.env.act(seat, parsed.answer)
         else:
@@ -245,7 +261,8 @@ class Episode:
         self.feedback[seat] = verdict.feedback
         self.attempts[seat] = 0 if verdict.valid else self.attempts.get(seat, 0) + 1
         if self.attempts[seat] > self.limits.opponent_retries:
-            raise PlayerError(f"the opponent in seat {seat} made no legal move in {self.attempts[seat]} attempts; last: {text[:80]!r}")
+            failure = f"the opponent in seat {seat} made no legal move in {self.attempts[seat]} attempts; last: {text[:80]!r}"
+            raise Forfeited(failure) if self.limits.forfeit_on_invalid else PlayerError(failure)
 
     async def _summarise(self, acting: tuple[int, ...]) -> None:
         """Have a record that grew too long told in short by the model that the env's config names.
@@ -282,6 +299,8 @@ class Episode:
             "aborted": float(status == ABORTED),
             "turns": float(len(turns)),
         }
+        if self.limits.forfeit_on_invalid:
+            metrics["forfeit"] = float(status == FORFEIT)
         spec = self.spec
         return Trajectory(
             spec.tag, spec.group, spec.member, agent.index, spec.seed, agent.seat, agent.role,

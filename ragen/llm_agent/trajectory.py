@@ -7,6 +7,8 @@ from typing import Any
 
 #: how an episode ended
 FINISHED, UNFINISHED, TRUNCATED, ABORTED = "finished", "unfinished", "truncated", "aborted"
+#: an invalid reply ended it (``EpisodeLimits.forfeit_on_invalid``)
+FORFEIT = "forfeit"
 
 
 @dataclass

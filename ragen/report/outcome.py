@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 #: in the order lists show them
-OUTCOMES = ("win", "draw", "loss", "unfinished", "truncated", "aborted")
+OUTCOMES = ("win", "draw", "loss", "forfeit", "unfinished", "truncated", "aborted")
 
 
 def outcome(row: Mapping) -> str:

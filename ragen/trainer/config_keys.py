@@ -33,6 +33,7 @@ IMPLEMENTED: dict[str, Field] = {
     "agent_proxy.overlong_replies": choice("keep", "mask", "penalise"),
     "agent_proxy.overlong_buffer.len": integer(low=0),
     "agent_proxy.overlong_buffer.penalty_factor": number(low=0),
+    "agent_proxy.forfeit_on_invalid": boolean(),
     "agent_proxy.use_turn_scores": boolean(),
     "agent_proxy.reward_normalization.grouping": choice("state", "batch", "inductive"),
     "agent_proxy.reward_normalization.method": choice("identity", "mean", "mean_std", "asym_clip"),

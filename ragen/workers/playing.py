@@ -49,6 +49,21 @@ def chat_of(config, tokenizer) -> ChatTokens:
     return chat
 
 
+def episode_limits(config, max_model_len: int) -> EpisodeLimits:
+    """The limits that a run's config sets for its episodes."""
+    section = config.agent_proxy
+    return EpisodeLimits(
+        max_turn=int(section.max_turn),
+        max_model_len=max_model_len,
+        enable_think=bool(section.enable_think),
+        format_penalty=float(config.es_manager.format_penalty),
+        window=max(int(section.max_context_window), 0),
+        max_think_tokens=section.max_think_tokens,
+        overlong=OverlongRule(section.overlong_replies, int(section.overlong_buffer.len), float(section.overlong_buffer.penalty_factor)),
+        forfeit_on_invalid=bool(section.forfeit_on_invalid),
+    )
+
+
 class PlayingMixin:
     """What every worker that plays has. Beside it stands a :class:`Worker` whose process has a default group.
 
@@ -71,19 +86,7 @@ class PlayingMixin:
             keep_torch_compile=bool(self.config.actor.get("use_torch_compile", False)),
         )  # fmt: skip
         self._join_tensor_parallel_group(int(self.config.rollout.get("tensor_model_parallel_size", 1)))
-        window = int(config.agent_proxy.max_context_window)
-        limits = EpisodeLimits(
-            max_turn=int(config.agent_proxy.max_turn),
-            max_model_len=int(self.config.rollout.max_model_len),
-            enable_think=bool(config.agent_proxy.enable_think),
-            format_penalty=float(config.es_manager.format_penalty),
-            window=max(window, 0),
-            max_think_tokens=config.agent_proxy.max_think_tokens,
-            overlong=OverlongRule(
-                config.agent_proxy.overlong_replies, int(config.agent_proxy.overlong_buffer.len),
-                float(config.agent_proxy.overlong_buffer.penalty_factor),
-            ),
-        )  # fmt: skip
+        limits = episode_limits(config, int(self.config.rollout.max_model_len))
         chat = chat_of(config, tokenizer)
         self.proxy = AgentProxy([self.leader or self.engine], chat, PlayerFactory(self._past_self), limits)
 

@@ -2,6 +2,7 @@
 
 import csv
 import xml.etree.ElementTree as ET
+from collections import Counter
 
 import pytest
 from fake_model import FunctionReplier
@@ -63,19 +64,50 @@ def test_the_papers_row_and_its_average(tmp_path, capsys):
     full = paper.table_row({b: {"scores": {s: score}} for b, s in paper.COLUMNS.values()})
     assert full["Avg"] == {"value": 0.5, "low": pytest.approx(0.45), "high": pytest.approx(0.55)}
     compare.main([str(tmp_path / "m"), "--paper", "--figure", str(tmp_path / "p.svg")])
-    told = capsys.readouterr().out
-    assert "paper: 1.5B base" in told and "(its columns give 21.70)" in told and "75.00" in told
-    assert "paper: 7B maths only" in (tmp_path / "p.svg").read_text()
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("paper: ") for line in lines) == 30 and any("75.00" in line for line in lines)
+    (base,) = (line for line in lines if line.startswith("paper: Qwen2.5-1.5B base"))
+    assert base.endswith("paper  (its columns give 21.70)")
+    figure = (tmp_path / "p.svg").read_text()
+    assert "paper: Qwen2.5-1.5B F+I3 nested" in figure and "paper: GPT-4o closed" in figure and "F+I1 mixed" not in figure
+    compare.main([str(tmp_path / "m"), "--paper", "7b", "--figure", str(tmp_path / "p.svg")])
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("paper: ")]
+    assert len(rows) == 12 and all("7B" in line for line in rows) and "F+I1 mixed" in (tmp_path / "p.svg").read_text()
+    with pytest.raises(ValueError, match="the paper has no such model"):
+        compare.main([str(tmp_path / "m"), "--paper", "Llama"])
 
 
-def test_published_averages_agree_with_their_columns_or_say_so():
-    for row in paper.published():
-        again = paper.recomputed(row)
-        if again is not None:  # the columns are known here
-            assert again == pytest.approx(row["Avg"] if row["Avg recomputed"] is None else row["Avg recomputed"], abs=0.011)
-        assert row["source"]
-    printed = {(row["model"], row["method"]): (row["Avg"], row["Avg recomputed"]) for row in paper.published()}
-    assert printed["1.5B", "base"] == (27.1, 21.7) and printed["7B", "maths only"] == (42.0, 52.51)
+def test_an_average_of_two_protocols_is_not_formed():
+    score = {"value": 0.5, "low": 0.4, "high": 0.6}
+    made = {b: {"protocol": "paper", "scores": {s: score, "strict": score}} for b, s in paper.COLUMNS.values()}
+    assert paper.table_row(made)["Avg"]["value"] == 0.5
+    made["mmlu"]["protocol"] = "gift"
+    assert paper.table_row(made)["Avg"] is None
+
+
+def test_mathematics_under_the_papers_rules_is_the_strict_score():
+    scores = {name: {"value": value, "low": value, "high": value} for name, value in (("strict", 0.25), ("flexible", 0.75))}
+    for rules, expected in (("paper", 0.25), ("gift", 0.75)):
+        assert paper.table_row({"math500": {"protocol": rules, "scores": scores}})["MATH"]["value"] == expected
+
+
+def test_every_row_of_the_papers_tables_is_there_and_its_average_follows_or_is_marked():
+    rows = paper.published()
+    assert Counter(row["table"] for row in rows) == {"2": 11, "3": 11, "4": 4, "5": 4, "6": 2, "7": 3}
+    odd = []
+    for row in rows:
+        again = sum(row[column] for column in paper.GENERAL) / 4
+        assert row["Avg recomputed"] == pytest.approx(again, abs=0.0051)
+        if abs(again - row["Avg"]) > paper.ROUNDING:
+            odd.append((row["model"], row["method"]))
+        assert all(0 <= row[column] <= 100 for column in paper.COLUMNS)
+    assert odd == [("Qwen2.5-1.5B-Instruct", "none"), ("Qwen2.5-7B-Instruct", "math")]
+    assert len(paper.distinct(rows)) == len({paper.label(row) for row in paper.distinct(rows)}) == 30
+
+
+def test_the_published_rows_are_those_of_the_shared_copy(gift_data):
+    with (gift_data / "paper" / "gift_tables.csv").open(newline="", encoding="utf-8") as shared:
+        assert list(csv.DictReader(shared)) == list(csv.DictReader(paper.PUBLISHED.open(newline="", encoding="utf-8")))
 
 
 def test_what_cannot_be_compared_is_named(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 
 _CHOICES = {
     "reward_mode": ("mean", "product", "min"),
+    "reward_when": ("each_ended", "all_ended"),
     "order": ("fixed", "shuffled"),
     "credit": ("trajectory", "subtask"),
 }
@@ -38,6 +39,9 @@ class ComposeConfig:
     sub-tasks' own (an entry may be null).
     ``reward_mode``: the nest's reward from its sub-tasks' rewards: their ``mean`` (paper),
     ``product`` (a negative one counts as 0) or ``min``. A sub-task not reached counts as 0.
+    ``reward_when``: ``each_ended``: a sub-task that ended pays whatever becomes of the others; ``all_ended``: nothing is
+    paid unless every sub-task ended by its own rules, as in the reference implementation (what a refused reply costs is
+    paid in either case).
     ``order``: as listed (``fixed``) or drawn from the seed (``shuffled``).
     ``credit``: all reward at the end (``trajectory``), or each sub-task's share of the mean on the
     turn that ended it (``subtask``).
@@ -49,6 +53,7 @@ class ComposeConfig:
     base_env_list: tuple[Mapping[str, Any], ...] = ()
     max_turns: tuple[int | None, ...] | None = None
     reward_mode: str = "mean"
+    reward_when: str = "each_ended"
     order: str = "fixed"
     credit: str = "trajectory"
     reward_improve: bool = False

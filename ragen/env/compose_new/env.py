@@ -200,6 +200,8 @@ class ComposeEnv(Env):
             metrics.update({f"{name}/{key}": float(value) for key, value in result.metrics.items()})
             if agent in played.last_reply:
                 parts[played.last_reply[agent]] = rewards[-1] / len(mine)
+        if self.config.reward_when == "all_ended" and (not self.over or any(played.unfinished for played in self._played)):
+            return SeatOutcome(0.0, False, metrics)
         total = combine(rewards, self.config.reward_mode)
         return SeatOutcome(total, self.over and all(successes), metrics, parts if self.config.credit == "subtask" else {})
 

@@ -41,6 +41,8 @@ class TicTacToeEnv(Env):
         self.board = ttt.EMPTY_BOARD
         for _ in range(2 * rng.randint(0, self.config.opening_moves)):
             self.board = ttt.play(self.board, rng.choice(ttt.empty_cells(self.board)))
+        if self.config.first_move == "uniform" and trained == 1:
+            self.board = ttt.play(self.board, derived_rng("tictactoe", seed, "first move").choice(ttt.empty_cells(self.board)))
         wording = rng.random()
         self._rules = tuple(
             rules_text(derived_rng(seed, wording), MARKS[s], MARKS[1 - s], self.config.win_condition_text) for s in (0, 1)

@@ -23,6 +23,8 @@ class UndercoverConfig:
     ``trained_role``: role of the trained seat, ``random`` by the seed (then undercover once in four).
     ``reveal_role``: tell a voter what to aim at in its role, as the reference implementation does;
     otherwise nobody is told a role.
+    ``refuse_own_word``: a description that contains the seat's own word is refused; false: the rules forbid it, and
+    nothing is checked (reference implementation).
     ``max_history_chars``: longest record of descriptions an observation shows; the oldest are left
     out first (:mod:`ragen.env.undercover.history`). ``summariser``: a ``player_info`` entry of a
     remote model that shortens a longer record instead.
@@ -34,6 +36,7 @@ class UndercoverConfig:
     first_word: str = "undercover"
     trained_role: str = "random"
     reveal_role: bool = False
+    refuse_own_word: bool = True
     max_history_chars: int = 2000
     summariser: dict[str, Any] | None = None
     win_reward: float = 1.0

@@ -132,7 +132,7 @@ class UndercoverEnv(Env):
     def _describe(self, seat: int, text: str) -> Verdict:
         if not text:
             return self._refuse(wording.EMPTY)
-        if says_word(text, self.deal.words[seat]):
+        if self.config.refuse_own_word and says_word(text, self.deal.words[seat]):
             return self._refuse(wording.SAID_WORD)
         self.said.append((seat + 1, text))
         return Verdict(True, True)

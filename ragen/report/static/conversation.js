@@ -1,7 +1,7 @@
 // One episode, read from top to bottom: what was shown, what was replied, what came of it.
 
-const WORDS = { win: 'won', draw: 'draw', loss: 'lost', unfinished: 'out of turns', truncated: 'out of room', aborted: 'given up' };
-const GLYPHS = { win: '●', draw: '◐', loss: '○', unfinished: '◌', truncated: '✂', aborted: '✕' };
+const WORDS = { win: 'won', draw: 'draw', loss: 'lost', forfeit: 'forfeited', unfinished: 'out of turns', truncated: 'out of room', aborted: 'given up' };
+const GLYPHS = { win: '●', draw: '◐', loss: '○', forfeit: '⊘', unfinished: '◌', truncated: '✂', aborted: '✕' };
 const outcomeWord = (outcome, opponent) => (opponent || !['win', 'loss'].includes(outcome) ? WORDS[outcome] : outcome === 'win' ? 'right' : 'wrong');
 const chip = (outcome, opponent) => el('span', { class: `chip ${outcome}` }, `${GLYPHS[outcome]} ${outcomeWord(outcome, opponent)}`);
 
