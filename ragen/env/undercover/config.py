@@ -23,6 +23,8 @@ class UndercoverConfig:
     ``trained_role``: role of the trained seat, ``random`` by the seed (then undercover once in four).
     ``reveal_role``: tell a voter what to aim at in its role, as the reference implementation does;
     otherwise nobody is told a role.
+    ``max_statement_chars``: what is beyond it of a description nobody hears, so that one player cannot
+    flood the record; the speaker is told. By default two rounds fit the record whole.
     ``max_history_chars``: longest record of descriptions an observation shows; the oldest are left
     out first (:mod:`ragen.env.undercover.history`). ``summariser``: a ``player_info`` entry of a
     remote model that shortens a longer record instead.
@@ -34,6 +36,7 @@ class UndercoverConfig:
     first_word: str = "undercover"
     trained_role: str = "random"
     reveal_role: bool = False
+    max_statement_chars: int = 200
     max_history_chars: int = 2000
     summariser: dict[str, Any] | None = None
     win_reward: float = 1.0
@@ -46,6 +49,8 @@ class UndercoverConfig:
                 raise ValueError(f"undercover: {key} must be one of {choices}, got {getattr(self, key)!r}")
         if self.rounds < 1:
             raise ValueError(f"undercover: rounds must be at least 1, got {self.rounds!r}")
+        if self.max_statement_chars < 20:
+            raise ValueError(f"undercover: max_statement_chars must be at least 20, got {self.max_statement_chars!r}")
         if self.max_history_chars < 100:
             raise ValueError(f"undercover: max_history_chars must be at least 100, got {self.max_history_chars!r}")
         if self.summariser is not None and not isinstance(self.summariser, dict):
