@@ -122,7 +122,7 @@ PHRASES = sorted({phrase for known in knowledge().values() for phrase in known})
 def test_the_lists_own_phrases_say_no_word_but_by_its_name():
     """All phrases against all words of the list: where one is refused it holds the word, its regular plural, or one of five forms."""
     odd = set()
-    for word in OWN:
+    for word in (word for word in OWN if says_word("\n".join(PHRASES), word)):  # all at once first: it is quicker
         for phrase in PHRASES:
             if says_word(phrase, word) and not re.search(rf"\b{re.escape(word)}(s|es)?\b", phrase, re.IGNORECASE):
                 odd.add((word, *sorted(inflections(word) & set(tokens(phrase)))))

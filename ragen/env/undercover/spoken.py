@@ -62,6 +62,7 @@ def _is_accent(c: str) -> bool:
     return "\u0300" <= c <= "\u036f" or "\u1ab0" <= c <= "\u1aff" or "\u1dc0" <= c <= "\u1dff" or "\u20d0" <= c <= "\u20ff" or "\ufe00" <= c <= "\ufe2f"
 
 
+@lru_cache(maxsize=8192)
 def _words(folded: str) -> list[list[str]]:
     """The words of each stretch between white space: ``"ice-cream, please"`` -> ``[[ice, cream], [please]]``."""
     return [_PART.findall(chunk) for chunk in _POSSESSIVE.sub("", folded).split()]
