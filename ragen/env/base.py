@@ -27,6 +27,8 @@ from typing import Any
 
 import gymnasium
 
+from ragen.env.seating import Entries, Seating, agent_seats
+
 
 def derived_rng(*key: Any) -> random.Random:
     """A generator that is a pure function of ``key`` (any values with a stable ``repr``).
@@ -132,6 +134,16 @@ class Env(ABC):
         elsewhere: the tag's ``player_info`` holds."""
         return None
 
+    def sub_task_now(self) -> tuple[int, ...]:
+        """Which sub-task is being played; changes when a nest moves on (in a nest of nests a number
+        for each level). ``()`` for a plain game."""
+        return ()
+
+    @property
+    def seats_now(self) -> int:
+        """Seats of the game being played: in a nest those of the sub-task, which may have fewer."""
+        return self.seats
+
     def refused(self, seat: int) -> None:
         """A reply off the ``<think>/<answer>`` form never reaches :meth:`act`, but it used up a
         turn. A nest, which limits the turns of its sub-tasks, counts it here."""
@@ -152,7 +164,15 @@ class Env(ABC):
     @abstractmethod
     def outcome(self) -> Outcome:
         """The result. For a game stopped before its end: the result as it stands (a win that has
-        not happened is no success)."""
+        not happened is no success). Of a nest: for each seat of its last sub-task, what the player
+        who sits there has earned in all of them."""
+
+    def result(self, number: int, seating: Seating = agent_seats, player_info: Entries = ()) -> SeatOutcome | None:
+        """The result of one player of the episode, by its number under ``seating``
+        (:mod:`ragen.env.seating`; by default the policy's agents). ``player_info``: who plays the other
+        seats; a nest knows that of its sub-tasks. ``None``: there is no such player."""
+        seats = seating(self.seats, self.trained_seats, player_info)
+        return self.outcome()[seats[number]] if number < len(seats) else None
 
     def _require_acting(self, seat: int) -> None:
         if seat not in self.acting():

@@ -25,7 +25,7 @@ import numpy as np
 from ragen.env.base import Env, Outcome, Verdict, derived_rng
 
 #: replies that no game should choke on, tried in every position that is checked for refusals
-ODD_REPLIES = ("", " ", "\n", "42", "(9,9)", "-1", "I resign.", "<answer>", "{}\\", "é漢字🎲\x00", "no " * 600)
+ODD_REPLIES = ("", " ", "\n", "42", "(9,9)", "-1", "I resign.", "<answer>", "{}\\", "é漢字🎲\x00", "no " * 600, "9" * 5000, f"({'9' * 5000}, {'9' * 5000})")
 
 _ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
 _ODD_CHECKS = 3  # positions a game in which odd replies are tried

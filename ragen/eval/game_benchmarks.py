@@ -134,12 +134,15 @@ def _play(bench: GameBenchmark, args: argparse.Namespace, settings: Settings) ->
 
 
 def _check(bench: GameBenchmark, settings: Settings, entries: Sequence[dict]) -> None:
-    """Names of scripted players, before anything is loaded. Raises ``ValueError``."""
+    """Players and the names of scripts, before anything is loaded. Raises ``ValueError``."""
+    from ragen.players.entries import check_entry
     from ragen.players.scripted import make_scripted
 
     for entry in entries:
-        if entry.get("type") == "scripted":
-            make_scripted(bench.tag.env_type, entry["name"], **{k: v for k, v in entry.items() if k not in ("type", "name")})
+        try:
+            check_entry(entry, bench.tag.env_type)
+        except ValueError as error:
+            raise ValueError(f"--opponent: {error}") from None
     if settings.scripted:
         make_scripted(bench.tag.env_type, settings.scripted)
 

@@ -68,7 +68,7 @@ def evaluate_games(bench: GameBenchmark, games: int, settings: Settings, replier
         trajectories = proxy.play(
             specs[start : start + size], {bench.tag.name: bench.tag}, sampling, on_done=lambda _: progress.add()
         )
-        rows = [_row(bench, trajectory, replier.counts_tokens) for trajectory in trajectories]
+        rows = [_row(bench, t, replier.counts_tokens) for t in trajectories if t.agent == 0]  # in self-play the other seats are opponents
         used = [after - known for after, known in zip(replier.tokens(), before, strict=True)]
         chunks.add({"rows": rows, "tokens": used, "seconds": time.perf_counter() - started})
     progress.close()

@@ -24,7 +24,7 @@ class PlayerEpisode(Episode):
         player = self.make_player({"type": "scripted", "name": self._scripted}, env_type)
         view = SeatView(
             env_type=env_type, seat=seat, seed=self.spec.seed, rules=self.env.rules(seat), observation=self.env.observe(seat),
-            feedback=agent.feedback, public=self.env.public(seat), legal=self.env.legal(seat), attempt=_refused_in_a_row(agent),
+            feedback=agent.feedback, public=self.env.public(seat), legal=self.env.legal(seat), attempt=agent.refused,
         )  # fmt: skip
         thought = "<think></think>" if self.limits.enable_think else ""
         return _text_reply(f"{thought}<answer>{await player.reply(view)}</answer>")
@@ -50,12 +50,3 @@ class ApiEpisode(Episode):
 def _text_reply(text: str, cut: bool = False) -> Reply:
     ids = list(text.encode())
     return Reply("", ids, [0.0] * len(ids), cut=cut)
-
-
-def _refused_in_a_row(agent: Agent) -> int:
-    count = 0
-    for turn in reversed(agent.turns):
-        if turn.valid:
-            break
-        count += 1
-    return count

@@ -29,14 +29,14 @@ class AgentProxy:
 
     def play(
         self, specs: Sequence[EpisodeSpec], tags: Mapping[str, Tag], sampling: Sampling,
-        success_rates: Mapping[str, float] | None = None, on_done: Callable[[int], None] | None = None,
+        success_rates: Mapping[str, Mapping[str, float]] | None = None, on_done: Callable[[int], None] | None = None,
     ) -> list[Trajectory]:  # fmt: skip
         """Play ``specs``, admitted in (group, member) order; return their trajectories in that order.
-        ``on_done(place)`` is called as each episode ends."""
+        ``success_rates``: by tag, for nests that weigh by difficulty. ``on_done(place)`` is called as each episode ends."""
         episodes = []
         for spec in sorted(specs, key=lambda s: (s.group, s.member)):
             tag = tags[spec.tag]
             own = replace(sampling, max_tokens=tag.max_tokens or sampling.max_tokens)
-            episode = self.make_episode(spec, build_env(tag, success_rates), self.chat, self.limits, own, tag.player_info, self.players)
+            episode = self.make_episode(spec, build_env(tag, (success_rates or {}).get(tag.name)), self.chat, self.limits, own, tag.player_info, self.players)
             episodes.append(episode.run())
         return [t for trajectories in self.runner_class(self.engines).run(episodes, on_done) for t in trajectories]

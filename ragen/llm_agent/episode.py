@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from ragen.env.base import Env, Verdict
+from ragen.env.base import Env, SeatOutcome, Verdict
+from ragen.env.seating import agent_seats, entry_of
 from ragen.llm_agent.ctx_manager import ChatTokens, Conversation
 from ragen.llm_agent.overlong import OverlongRule
 from ragen.llm_agent.reply_format import ParsedReply, find_answer, format_feedback, format_instruction, parse_reply
@@ -89,15 +91,26 @@ class Forfeited(PlayerError):
 
 @dataclass
 class Agent:
-    """One conversation with the policy and what came of it."""
+    """One conversation with the policy and what came of it. ``seat`` and ``role``: in a nest those of the
+    last sub-task that it had a seat in. ``feedback``, ``refused`` (replies in a row): of this sub-task."""
 
     index: int
     conversation: Conversation
     shown_rules: str | None = None
     feedback: str = ""
+    refused: int = 0
     turns: list[Turn] = field(default_factory=list)
     seat: int = 0
     role: str = ""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A reply of the policy that is about to be sampled. ``public``: the position it answers."""
+
+    prompt: list[int]
+    params: SamplingParams
+    public: Any
 
 
 class Episode:
@@ -111,24 +124,22 @@ class Episode:
         self.spec, self.env, self.chat, self.limits, self.sampling = spec, env, chat, limits, sampling
         self.player_info, self.make_player = player_info, make_player
         self.agents: dict[int, Agent] = {}
-        self.attempts: dict[int, int] = {}
         self.opponents: dict[str, None] = {}
+        self.attempts: dict[int, int] = {}  # of opponents in this position, by seat
         self.feedback: dict[int, str] = {}
+        self._sub_task: tuple[int, ...] = ()
 
     async def run(self) -> list[Trajectory]:
         self.env.reset(seed=self.spec.seed)
+        self._sub_task = self.env.sub_task_now()
         status, error = FINISHED, ""
         for seat in self.env.trained_seats:  # so that an episode aborted before its first turn is counted too
             self._agent(seat)
         try:
             while acting := self.env.acting():
+                self._enter_sub_task()
                 await self._summarise(acting)
-                if len(acting) == 1:
-                    moves = [await self._reply(acting[0])]
-                else:
-                    moves = await Gather([self._reply(seat) for seat in acting])
-                for seat, move in zip(acting, moves, strict=True):
-                    self._apply(seat, move)
+                await self._play(acting)
                 self._end_on_invalid()
         except Forfeited as forfeit:
             status, error = FORFEIT, str(forfeit)
@@ -145,49 +156,88 @@ class Episode:
         if self.limits.forfeit_on_invalid and any(agent.turns and not agent.turns[-1].valid for agent in self.agents.values()):
             raise Forfeited
 
+    def _enter_sub_task(self) -> None:
+        """Where a nest has moved on, forget what was said of replies in the last sub-task, and reseat the agents."""
+        if self.env.sub_task_now() == self._sub_task:
+            return
+        self._sub_task = self.env.sub_task_now()
+        self.attempts.clear()
+        self.feedback.clear()
+        for agent in self.agents.values():
+            agent.feedback, agent.refused = "", 0
+        for index, seat in enumerate(self._agent_seats()):
+            if index in self.agents:
+                self._agent(seat)
+
+    # -- a round: who acts now, at once -----------------------------------------------------------
+
+    async def _play(self, acting: Sequence[int]) -> None:
+        """Ask all seats in ``acting``, then play their moves in order. Nobody is asked unless everybody can be,
+        so that no reply is sampled in vain; a player that fails keeps nobody's reply from being judged."""
+        agents = [self._agent(seat) for seat in acting]
+        for agent in agents:
+            if agent is not None and len(agent.turns) >= self.limits.max_turn:
+                raise OutOfTurns
+        requests = [self._request(agent, seat) if agent else None for agent, seat in zip(agents, acting, strict=True)]
+        asked = [self._reply(*one) for one in zip(agents, acting, requests, strict=True)]
+        moves = [await asked[0]] if len(asked) == 1 else await Gather(asked)
+        failures = [self._apply(*one) for one in zip(agents, acting, moves, strict=True)]
+        for failure in failures:
+            if failure is not None:
+                raise failure
+
+    async def _reply(self, agent: Agent | None, seat: int, request: _Request | None) -> str | Turn | PlayerError:
+        try:
+            return await (self._policy_reply(agent, seat, request) if agent else self._opponent_reply(seat))
+        except PlayerError as failure:
+            return failure
+
+    def _apply(self, agent: Agent | None, seat: int, move: str | Turn | PlayerError) -> PlayerError | None:
+        """Play one move. Returns the failure of a player who gave none, or none that is legal."""
+        if isinstance(move, PlayerError):
+            return move
+        late = self.env.sub_task_now() != self._sub_task or seat not in self.env.acting()  # another's move ended the round
+        try:
+            if agent is not None:
+                (self._refuse_late if late else self._apply_policy)(agent, seat, move)
+            elif not late:
+                self._apply_opponent(seat, move)
+        except PlayerError as failure:
+            return failure
+        return None
+
     # -- seats ----------------------------------------------------------------------------------
 
-    def _entry(self, seat: int) -> dict | None:
-        """The ``player_info`` entry in an untrained seat; ``None`` for a trained one."""
-        trained = self.env.trained_seats
-        if seat in trained:
-            return None
+    def _entries(self) -> Sequence[dict]:
+        """``player_info`` of the game being played."""
         entries = self.env.player_info_now()
-        entries = self.player_info if entries is None else entries
-        if not entries:
-            raise ValueError(
-                f"{self.spec.tag}: seat {seat} of {self.spec.env_type} has no player; "
-                f"list opponents in custom_envs.{self.spec.tag}.env_config.player_info"
-            )
-        others = [s for s in range(self.env.seats) if s not in trained]
-        return entries[min(others.index(seat), len(entries) - 1)]
+        return self.player_info if entries is None else entries
+
+    def _entry(self, seat: int) -> dict:
+        """The ``player_info`` entry in an untrained seat."""
+        entry = entry_of(seat, self.env.seats_now, self.env.trained_seats, self._entries())
+        if entry is None:
+            env_type, tag = getattr(self.env, "current_env_type", self.spec.env_type), self.spec.tag
+            where = f"custom_envs.{tag}.env_config.player_info"
+            if self.env.player_info_now() is not None:
+                where = f"the player_info of this sub-task of {tag} (a nest's own is not read)"
+            raise ValueError(f"{tag}: seat {seat} of {env_type} has no player; list opponents in {where}")
+        return entry
+
+    def _agent_seats(self) -> tuple[int, ...]:
+        return agent_seats(self.env.seats_now, self.env.trained_seats, self._entries())
 
     def _agent(self, seat: int) -> Agent | None:
         """The agent in ``seat``, if the policy sits there."""
-        trained = self.env.trained_seats
-        if seat in trained:
-            index = trained.index(seat)
-        elif _is_self(self._entry(seat)):
-            others = [s for s in range(self.env.seats) if s not in trained and _is_self(self._entry(s))]
-            index = len(trained) + others.index(seat)
-        else:
+        seats = self._agent_seats()
+        if seat not in seats:
             return None
+        index = seats.index(seat)
         if index not in self.agents:
             self.agents[index] = Agent(index, Conversation(self.chat, window=self.limits.window))
         agent = self.agents[index]
         agent.seat, agent.role = seat, self.env.role(seat)
         return agent
-
-    async def _reply(self, seat: int) -> str | Turn:
-        agent = self._agent(seat)
-        return await (self._policy_reply(agent, seat) if agent else self._opponent_reply(seat))
-
-    def _apply(self, seat: int, move: str | Turn) -> None:
-        agent = self._agent(seat)
-        if agent is None:
-            self._apply_opponent(seat, move)
-        else:
-            self._apply_policy(agent, seat, move)
 
     # -- the policy -----------------------------------------------------------------------------
 
@@ -204,9 +254,8 @@ class Episode:
         feedback = agent.feedback + "\n" if agent.feedback else ""
         return feedback + new + self.env.observe(seat), new
 
-    async def _policy_reply(self, agent: Agent, seat: int) -> Turn:
-        if len(agent.turns) >= self.limits.max_turn:
-            raise OutOfTurns
+    def _request(self, agent: Agent, seat: int) -> _Request:
+        """Raises :class:`OutOfRoom` where the prompt leaves no room for a reply."""
         public = self.env.public(seat)
         prompt = agent.conversation.prompt_for(*self._prompt_text(agent, seat))
         room = self.limits.max_model_len - len(prompt)
@@ -221,10 +270,13 @@ class Episode:
             seed=request_seed(*key),
             stop_token_ids=self.chat.stop_ids,
         )
+        return _Request(list(prompt), params, public)
+
+    async def _policy_reply(self, agent: Agent, seat: int, request: _Request) -> Turn:
         budget = self.limits.max_think_tokens if self.limits.enable_think else None
-        reply = await reply_within(budget, self.chat, list(prompt), params, lambda *request: self._sample(agent, seat, *request))
+        reply = await reply_within(budget, self.chat, request.prompt, request.params, lambda *asked: self._sample(agent, seat, *asked))
         turn = agent.conversation.sampled(reply.ids, reply.logprobs, cut=reply.cut, mask=reply.mask)
-        turn.public = public
+        turn.public = request.public
         agent.turns.append(turn)
         return turn
 
@@ -237,11 +289,23 @@ class Episode:
         if parsed.ok:
             verdict = self.env.act(seat, parsed.answer)
         else:
-            verdict = Verdict(False, False, format_feedback(self.limits.enable_think), self.limits.format_penalty)
+            verdict = self._off_form()
             self.env.refused(seat)
+        self._judged(agent, turn, verdict)
+
+    def _refuse_late(self, agent: Agent, seat: int, turn: Turn) -> None:
+        """Of a reply that came too late to be played, the form alone can be judged."""
+        parsed = self.limits.read(turn.reply, self.limits.enable_think)
+        self._judged(agent, turn, Verdict(True, False) if parsed.ok else self._off_form())
+
+    def _off_form(self) -> Verdict:
+        return Verdict(False, False, format_feedback(self.limits.enable_think), self.limits.format_penalty)
+
+    def _judged(self, agent: Agent, turn: Turn, verdict: Verdict) -> None:
         turn.valid, turn.effective, turn.reward = verdict.valid, verdict.effective, verdict.reward
         self.limits.overlong.apply(turn, self.sampling.max_tokens)
         turn.feedback = agent.feedback = verdict.feedback
+        agent.refused = 0 if verdict.valid else agent.refused + 1
 
     # -- everybody else -------------------------------------------------------------------------
 
@@ -282,7 +346,7 @@ class Episode:
     # -- the result -----------------------------------------------------------------------------
 
     def _trajectory(self, agent: Agent, status: str, error: str) -> Trajectory:
-        outcome = self.env.outcome()[agent.seat]
+        outcome = self.env.result(agent.index, agent_seats, self._entries()) or SeatOutcome(0.0, False)
         turns = agent.turns
         if turns:
             for place, earned in outcome.turn_rewards.items():
@@ -310,6 +374,3 @@ class Episode:
             metrics=metrics, messages=agent.conversation.chat.messages(agent.conversation.turns), error=error,
         )  # fmt: skip
 
-
-def _is_self(entry: dict | None) -> bool:
-    return bool(entry) and entry.get("type") == "policy" and not entry.get("checkpoint")

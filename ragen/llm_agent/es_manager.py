@@ -48,7 +48,10 @@ def read_tags(custom_envs: Mapping, phase: str) -> dict[str, Tag]:
 
     def _sub_task(sub) -> dict:
         if not isinstance(sub, str):
-            return dict(sub)
+            inner = dict(sub.get("env_config") or {})
+            if inner.get("base_env_list"):  # a nest written out within a nest may name tags too
+                inner["base_env_list"] = [_sub_task(one) for one in inner["base_env_list"]]
+            return {**sub, "env_config": inner} if inner else dict(sub)
         tag = read(sub)
         return {"tag": tag.name, "env_type": tag.env_type, "env_config": {**tag.env_config, "player_info": tag.player_info}}
 

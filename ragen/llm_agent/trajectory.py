@@ -69,7 +69,7 @@ class Sample:
 @dataclass
 class Trajectory:
     """All that one agent (a trained seat; in a nest, the trained seats of the sub-tasks in turn) did
-    in one episode. One :class:`Sample` where the context only grew, one a turn otherwise."""
+    in one episode; ``seat`` and ``role`` are those of the last. One :class:`Sample` where the context only grew, one a turn otherwise."""
 
     tag: str
     group: int

@@ -8,10 +8,12 @@ may try as often as it takes. What the person sees and types is a :class:`Table`
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ragen.env.base import Env, SeatOutcome
+from ragen.env.seating import other_seats, player_seats
 from ragen.llm_agent.ctx_manager import ChatTokens
 from ragen.llm_agent.episode import Agent, Episode, EpisodeLimits, EpisodeSpec, Sampling
 from ragen.llm_agent.reply_format import parse_reply
@@ -103,16 +105,11 @@ class PersonEpisode(Episode):
         self.table, self.moves = table, []
 
     def person_seat(self) -> int | None:
-        """The first seat that is not trained; ``None`` in a game for one. (In a nest, seats that the
-        sub-task of the moment does not have are shown nothing.)"""
-        env = self.env
-        others = (seat for seat in range(env.seats) if seat not in env.trained_seats)
-        return next((seat for seat in others if env.rules(seat) or env.observe(seat)), None)
+        """The first seat that is not trained; ``None`` in a game for one."""
+        return next(iter(other_seats(self.env.seats_now, self.env.trained_seats)), None)
 
-    def _entry(self, seat: int) -> dict | None:
-        if seat in self.env.trained_seats:
-            return None
-        return {"type": "person"} if seat == self.person_seat() else {"type": "policy"}
+    def _entries(self) -> Sequence[dict]:
+        return [{"type": "person"}, {"type": "policy"}]  # in a nest, too, whatever its own entries
 
     def _apply_policy(self, agent: Agent, seat: int, turn: Turn) -> None:
         alone = self.person_seat() is None  # asked now: a nest may have moved on afterwards
@@ -146,8 +143,8 @@ def play_game(env: Env, env_type: str, seed: int, opponent: Opponent, table: Tab
 
 
 def _result(env: Env, episode: PersonEpisode, played) -> Result:
-    seat, outcome = episode.person_seat(), env.outcome()
-    person, model = None if seat is None else outcome[seat], outcome[played.seat]
+    seat = episode.person_seat()
+    person, model = env.result(len(env.trained_seats), player_seats), env.result(0)  # in a nest: over all sub-tasks
     shown = played.seat if seat is None else seat
     thoughts = tuple(move for move in episode.moves if move.thought)
     return Result(_sentence(played.status, person, model), person, model, env.observe(shown), env.public(shown), thoughts)

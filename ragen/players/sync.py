@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ragen.env.base import Env
+from ragen.env.seating import entry_of
 from ragen.players.base import Pending, Player, SeatView
 from ragen.players.factory import PlayerFactory
 
@@ -40,9 +41,11 @@ def opponents(player_info: Sequence[Mapping], env_type: str, read: Callable[[str
     def reply(env: Env, seat: int, seed: int, attempt: int) -> str:
         now = env.player_info_now()
         entries = player_info if now is None else now
-        others = [s for s in range(env.seats) if s not in env.trained_seats]
         name = getattr(env, "current_env_type", env_type)
-        player = make(entries[min(others.index(seat), len(entries) - 1)], name)
+        entry = entry_of(seat, env.seats_now, env.trained_seats, entries)
+        if entry is None:
+            raise ValueError(f"opponents: seat {seat} of {name} has no player; list one in its player_info")
+        player = make(entry, name)
         view = SeatView(name, seat, seed, env.rules(seat), env.observe(seat), "", env.public(seat), env.legal(seat), attempt)
         return read(reply_now(player, view))
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from ragen.env.undercover.env import UndercoverView
-from ragen.env.undercover.words import knowledge, says_word, tokens
+from ragen.env.undercover.spoken import says_word, tokens
+from ragen.env.undercover.words import knowledge
 from ragen.players.base import SeatView
 from ragen.players.scripted import ScriptedPlayer
 

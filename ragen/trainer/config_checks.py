@@ -13,10 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ragen.env import REGISTERED_ENVS, env_config_class
-from ragen.players.factory import player_kind
-from ragen.players.remote import RemoteConfig
-from ragen.players.scripted import make_scripted
-from ragen.trainer import correction_checks, split_checks
+from ragen.trainer import correction_checks, player_checks, split_checks
 from ragen.trainer.plan import is_split, kept_groups, players_of, rollout_ranks, rounds, trained_seats
 from ragen.trainer.rollout_filter import filter_of
 from verl.utils.config_check import describe, show
@@ -96,14 +93,25 @@ def check_games(config: Config) -> Iterator[str]:
             yield f"{path}.env_type = {show(spec.get('env_type'))}: there is no such game{_nearest(str(spec.get('env_type')), REGISTERED_ENVS)}"
             continue
         base, over = spec.get("env_config") or {}, spec.get("val_env_config") or {}
-        for sub in base.get("base_env_list") or ():
-            if isinstance(sub, str) and sub in envs:
-                todo.append(sub)
-            elif isinstance(sub, str):
-                yield f"{path}.env_config.base_env_list: {sub} is not a tag of custom_envs{_nearest(str(sub), envs)}"
+        for part, config_part in (("env_config", base), ("val_env_config", over)):
+            for where, sub in _named_tags(f"{path}.{part}", config_part):
+                if sub in envs:
+                    todo.append(sub)
+                else:
+                    yield f"{where}: {sub} is not a tag of custom_envs{_nearest(sub, envs)}"
         yield from _check_env_config(envs, f"{path}.env_config", spec["env_type"], base, base)
         if over:
             yield from _check_env_config(envs, f"{path}.val_env_config", spec["env_type"], {**base, **over}, over)
+    yield from player_checks.check_seats(config)
+
+
+def _named_tags(path: str, env_config: Config) -> Iterator[tuple[str, str]]:
+    """The tags that a nest at ``path`` names, each with the key that names it; those of nests written out within it too."""
+    for i, sub in enumerate(env_config.get("base_env_list") or ()):
+        if isinstance(sub, str):
+            yield f"{path}.base_env_list", sub
+        elif isinstance(sub, Mapping):
+            yield from _named_tags(f"{path}.base_env_list[{i}].env_config", sub.get("env_config") or {})
 
 
 def _check_env_config(envs: Config, path: str, env_type: str, env_config: Config, named: Config) -> Iterator[str]:
@@ -126,31 +134,25 @@ def _check_env_config(envs: Config, path: str, env_type: str, env_config: Config
             config_class(**keys)
         except (ValueError, TypeError) as error:
             yield f"{path}: {error}"
-    yield from _check_players(path, env_type, named.get("player_info"))
+    for i, sub in enumerate(named.get("base_env_list") or ()):
+        if isinstance(sub, Mapping):
+            yield from _check_written_out(envs, f"{path}.base_env_list[{i}]", sub)
+    if not sub_tasks:  # a nest's own list is not read, and check_seats says so
+        yield from player_checks.check_player_info(f"{path}.player_info", env_type, named.get("player_info"))
+
+
+def _check_written_out(envs: Config, path: str, sub: Config) -> Iterator[str]:
+    """A sub-task that is an entry of its own, not a tag. What the nest's config class says of it is not said again."""
+    env_type, inner = sub.get("env_type"), sub.get("env_config") or {}
+    if env_type in REGISTERED_ENVS:
+        yield from _check_env_config(envs, f"{path}.env_config", env_type, inner, inner)
+        yield from player_checks.check_player_info(f"{path}.player_info", env_type, sub.get("player_info"))
+    elif env_type is not None:
+        yield f"{path}.env_type = {show(env_type)}: there is no such game{_nearest(str(env_type), REGISTERED_ENVS)}"
 
 
 def _sub_task(envs: Config, tag: str) -> dict[str, Any]:
     return {"tag": tag, "env_type": envs[tag].get("env_type"), "env_config": envs[tag].get("env_config") or {}}
-
-
-def _check_players(path: str, env_type: str, player_info: Any) -> Iterator[str]:
-    if player_info is None:
-        return
-    if not isinstance(player_info, list) or not all(isinstance(p, Mapping) for p in player_info):
-        yield describe(f"{path}.player_info", player_info, "a list of entries such as {type: scripted, name: random}")
-        return
-    for i, entry in enumerate(player_info):
-        try:
-            kind = player_kind(entry)
-            options = {key: value for key, value in entry.items() if key != "type"}
-            if kind == "scripted":
-                make_scripted(env_type, options.pop("name"), **options)
-            elif kind == "remote":
-                RemoteConfig.from_entry(entry)
-            elif set(options) - {"checkpoint"}:
-                raise ValueError(f"{{type: policy}} takes a checkpoint and nothing else, got {dict(entry)}")
-        except ValueError as error:
-            yield f"{path}.player_info[{i}]: {error}"
 
 
 # -- how much ---------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ragen.env.compose_new import ComposeConfig
 from ragen.llm_agent.es_manager import Tag
@@ -14,44 +15,57 @@ from ragen.llm_agent.trajectory import ABORTED, Trajectory
 
 
 class DifficultyMemory:
-    """Success rate of each sub-task over its last ``max_num`` results, refreshed every ``k`` steps.
+    """Success rate of each sub-task over its last results, refreshed every so many steps: each nest has
+    a memory of its own, with its own ``max_num`` and ``k`` (``knobs``: by tag).
 
-    Sub-tasks are told apart by the metrics a nest reports: ``sub/NAME/success``.
+    Sub-tasks are told apart by the nest's tag and the metrics it reports: ``sub/NAME/success``.
     """
 
-    def __init__(self, max_num: int, every: int):
-        self.max_num, self.every = max_num, every
-        self._results: dict[str, deque[float]] = {}
-        self._rates: dict[str, float] = {}
+    def __init__(self, knobs: Mapping[str, tuple[int, int]]):
+        self._knobs = dict(knobs)
+        self._results: dict[str, dict[str, deque[float]]] = {tag: {} for tag in knobs}
+        self._rates: dict[str, dict[str, float]] = {tag: {} for tag in knobs}
 
     @classmethod
     def from_tags(cls, tags: Mapping[str, Tag]) -> DifficultyMemory:
-        """Knobs of the nests among ``tags`` (the largest memory and the shortest interval of them)."""
-        nests = [t.env_config for t in tags.values() if t.env_config.get("reward_improve")]
-        return cls(
-            max_num=max((int(n.get("max_num", ComposeConfig.max_num)) for n in nests), default=1),
-            every=min((int(n.get("k", ComposeConfig.k)) for n in nests), default=1),
-        )
+        """A memory for each nest among ``tags`` that weighs by difficulty (or has a nest within that does)."""
+        nests = {name: nest for name, tag in tags.items() if (nest := _weighing(tag.env_config)) is not None}
+        return cls({tag: (int(n.get("max_num", ComposeConfig.max_num)), int(n.get("k", ComposeConfig.k))) for tag, n in nests.items()})
 
     def record(self, trajectories: Sequence[Trajectory], step: int) -> None:
-        """Take in a step's results; the rates handed out change after steps that ``every`` divides."""
+        """Take in a step's results; the rates handed out change after steps that a nest's ``k`` divides."""
         for t in trajectories:
-            if t.status == ABORTED:
+            if t.status == ABORTED or t.tag not in self._knobs:
                 continue
             for name, value in t.metrics.items():
                 if name.startswith("sub/") and name.endswith("/success"):
                     key = name[len("sub/") : -len("/success")]
-                    self._results.setdefault(key, deque(maxlen=self.max_num)).append(float(value))
-        if step % self.every == 0:
-            self._rates = {key: sum(values) / len(values) for key, values in self._results.items()}
+                    self._results[t.tag].setdefault(key, deque(maxlen=self._knobs[t.tag][0])).append(float(value))
+        for tag, (_, every) in self._knobs.items():
+            if step % every == 0:
+                self._rates[tag] = {key: sum(values) / len(values) for key, values in self._results[tag].items()}
 
-    def rates(self) -> dict[str, float]:
-        """Frozen success rates, by sub-task; empty before the first refresh."""
-        return dict(self._rates)
+    def rates(self) -> dict[str, dict[str, float]]:
+        """Frozen success rates of the sub-tasks, by the nest's tag; empty before the first refresh."""
+        return {tag: dict(rates) for tag, rates in self._rates.items()}
 
     def state_dict(self) -> dict:
-        return {"results": {k: list(v) for k, v in self._results.items()}, "rates": dict(self._rates)}
+        results = {tag: {key: list(values) for key, values in known.items()} for tag, known in self._results.items()}
+        return {"results": results, "rates": self.rates()}
 
     def load_state_dict(self, state: dict) -> None:
-        self._results = {k: deque(v, maxlen=self.max_num) for k, v in state["results"].items()}
-        self._rates = dict(state["rates"])
+        """Nests that the state does not know start afresh; those that are gone are forgotten. So is the
+        memory of a checkpoint from before nests were told apart: whose results it holds, it does not say."""
+        for tag, (max_num, _) in self._knobs.items():
+            known, rates = state["results"].get(tag, {}), state["rates"].get(tag, {})
+            if isinstance(known, Mapping) and isinstance(rates, Mapping):
+                self._results[tag] = {key: deque(values, maxlen=max_num) for key, values in known.items()}
+                self._rates[tag] = dict(rates)
+
+
+def _weighing(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The outermost nest of an ``env_config`` that has ``reward_improve``."""
+    if config.get("reward_improve"):
+        return config
+    subs = [sub.get("env_config") or {} for sub in config.get("base_env_list") or () if isinstance(sub, Mapping)]
+    return next((found for sub in subs if (found := _weighing(sub)) is not None), None)

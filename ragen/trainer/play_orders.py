@@ -17,7 +17,7 @@ Played = list[tuple[list[Trajectory], dict[str, float]]]
 
 
 def play_orders(
-    config, phase: str, step: int, *, tags: Mapping[str, Tag], ranks: int, success_rates: Mapping[str, float], greedy: bool = False
+    config, phase: str, step: int, *, tags: Mapping[str, Tag], ranks: int, success_rates: Mapping[str, Mapping[str, float]], greedy: bool = False
 ) -> list[PlayOrder]:
     """One order a rank: whole groups in turn. ``greedy``: one episode a group, at temperature 0 (ReMax's baseline)."""
     rollout, section, seed = config.actor_rollout_ref.rollout, config.es_manager[phase], int(config.seed[phase])

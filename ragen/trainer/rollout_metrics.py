@@ -22,7 +22,7 @@ def task_metrics(trajectories: Sequence[Trajectory], prefix: str) -> dict[str, f
         base = f"{prefix}/{tag}"
         played = [t for t in members if t.status != ABORTED]
         metrics[f"{base}/aborted"] = 1.0 - len(played) / len(members)
-        metrics[f"{base}/episodes"] = float(len(members))
+        metrics[f"{base}/episodes"] = float(len({t.key[:2] for t in members}))  # self-play has several trajectories in one
         if not played:
             continue
         metrics[f"{base}/success"] = float(np.mean([t.success for t in played]))

@@ -33,12 +33,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PlayOrder:
-    """What one rank is told to play. ``success_rates``: the driver's memory of past episodes."""
+    """What one rank is told to play. ``success_rates``: the driver's memory of past episodes, by tag."""
 
     specs: list[EpisodeSpec]
     tags: Mapping[str, Tag]
     sampling: Sampling
-    success_rates: Mapping[str, float] = field(default_factory=dict)
+    success_rates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def chat_of(config, tokenizer) -> ChatTokens:

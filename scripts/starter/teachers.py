@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ragen.env.base import Env
 from ragen.env.math_lv3to5.rules import Exercise, solve
 from ragen.env.tictactoe import rules as ttt
-from ragen.env.undercover.words import says_word
+from ragen.env.undercover.spoken import says_word
 from ragen.players.undercover import VAGUE, UndercoverSpeaker
 from scripts.starter.tictactoe_transcripts import choose
 

@@ -72,6 +72,20 @@ def test_undercover_is_played_by_four_and_scored(tmp_path):
     assert set(result["by_category"]["role"]) == {"civilian", "undercover"}
 
 
+@pytest.mark.parametrize(("make", "script"), [(benchmarks.tictactoe, "random"), (lambda p: benchmarks.undercover(p, "described"), "speaker")])
+def test_a_game_against_itself_counts_once(tmp_path, make, script):
+    """``--opponent '{"type": "policy"}'``: one row a game, of the seat that is evaluated."""
+    bench = make({"type": "policy"})
+    result = play(bench, script, 40, tmp_path / "self.json")
+    rows = read_rows(tmp_path / "self.json")
+    assert result["counts"]["games"] == result["counts"]["played"] == len(rows) == len({row["id"] for row in rows}) == 40
+    env = make_env(bench.tag.env_type, bench.tag.env_config)
+    for row in rows:
+        env.reset(seed=row["seed"])
+        assert row["role"] == env.role(env.trained_seats[0]) and row["opponent"] == "self"
+    assert result["counts"]["turns"] == sum(row["turns"] for row in rows)
+
+
 def test_evaluation_seeds_meet_neither_training_nor_validation():
     tag = tictactoe("random").tag
     dealt = {spec.seed for spec in games._deal(tag, 300, seed=123)}
@@ -148,3 +162,14 @@ def test_command_line_compares_to_an_earlier_result(tmp_path, capsys):
         )
     with pytest.raises(ValueError, match="did you mean 'perfect'"):
         benchmarks.main_tictactoe(["--scripted", "random", "--opponent", "perfekt", "--output", str(tmp_path / "d.json")])
+
+
+@pytest.mark.parametrize(
+    ("entry", "named"),
+    [("{}", "is none of"), ('{"type": "scripted"}', "is none of"), ('{"type": "policy", "chekpoint": "x"}', "chekpoint"),
+     ('{"model_name": "M", "prot": 1}', "did you mean 'port'"), ('{"type": "scripted", "name": "perfekt"}', "did you mean 'perfect'"), ("", "scripted player ''")],
+)  # fmt: skip
+def test_a_wrong_opponent_is_named_before_anything_is_loaded(tmp_path, entry, named):
+    with pytest.raises(ValueError, match="--opponent") as caught:
+        benchmarks.main_tictactoe(["--model_path", str(tmp_path / "none"), "--opponent", entry, "--output", str(tmp_path / "o.json")])
+    assert named in str(caught.value)

@@ -142,6 +142,22 @@ def test_a_nest_moves_on_with_the_person(tokenizer):
     assert result.person is not None
 
 
+def test_the_person_s_result_of_a_nest_is_over_all_its_games(tokenizer):
+    """The last game is for one and the model's seats differ: the person is paid for the boards alone."""
+    tasks = [{"env_type": "tictactoe", "env_config": {"opening_moves": 0, "trained_seat": s}} for s in ("first", "second")]
+    nest = make_env("compose_new", {"base_env_list": [*tasks, {"env_type": "bandit", "max_turn": 1}]})
+    model, _ = opponent(tokenizer, lambda p: first_free(p) if "(1,1)" in p[p.rfind("Task") :] else "<think></think><answer>1</answer>")
+
+    class LastFree(Notes):
+        def ask(self, view):
+            return view.legal[-1]
+
+    result = play_game(nest, "compose_new", 3, model, LastFree())
+    boards = [board.outcome() for board in nest.envs[:2]]
+    assert result.person.reward == (boards[0][1].reward + boards[1][0].reward) / 2
+    assert result.person.success == (boards[0][1].success and boards[1][0].success)
+
+
 # -- the page -------------------------------------------------------------------------------------
 
 

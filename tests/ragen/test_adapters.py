@@ -286,3 +286,26 @@ def test_pettingzoo_pays_every_seat():
             paid[agent] = paid.get(agent, 0.0) + reward
             game.step(None if terminated or truncated else rng.choice(game.env.legal(game.possible_agents.index(agent))))
         assert paid == {f"seat_{s}": result.reward for s, result in enumerate(game.env.outcome().seats)}
+
+
+def test_pettingzoo_pays_the_seat_of_every_sub_task_of_a_nest():
+    """An agent there is a seat: who has seat 1 in the first game has it in the second, whichever seats are trained."""
+    pytest.importorskip("pettingzoo", reason="PettingZoo is not installed (pip install pettingzoo)")
+    from ragen.env.adapters.to_pettingzoo import PettingZooGame
+
+    tasks = [{"env_type": "tictactoe", "env_config": {"trained_seat": seat}, "max_turn": 9} for seat in ("first", "second")]
+    for seed in range(10):
+        game, rng, paid = PettingZooGame(make_env("compose_new", {"base_env_list": tasks})), random.Random(seed), {}
+        game.reset(seed=seed)
+        for agent in game.agent_iter():
+            *_, reward, terminated, truncated, _ = game.last()
+            paid[agent] = paid.get(agent, 0.0) + reward
+            game.step(None if terminated or truncated else rng.choice(game.env.legal(game.possible_agents.index(agent))))
+        boards = [env.outcome() for env in game.env.envs]
+        assert paid == {f"seat_{s}": sum(board[s].reward for board in boards) / 2 for s in range(2)}
+
+
+def test_opponents_names_a_seat_without_a_player():
+    game = GymnasiumGame(make_env("tictactoe", {"trained_seat": "second", "opening_moves": 0}), opponents([], "tictactoe"))
+    with pytest.raises(ValueError, match="seat 0 of tictactoe has no player"):
+        game.reset(seed=0)

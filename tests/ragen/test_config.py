@@ -76,6 +76,10 @@ def one(*overrides, **kwargs):
     return problems[0]
 
 
+#: a nest among the tags of validation
+NEST = ["es_manager.val.env_configs.tags=[ALL_MINT]", "es_manager.val.env_configs.n_groups=null", "custom_envs.MathTrain.env_config.source=embedded",
+        "custom_envs.TicTacToe.env_config.player_info=[{type: policy}]"]
+
 CASES = [
     # overrides, key, value, what the remedy must say
     (["actor_rollout_ref.actor.optim.lr=-0.1"], "actor_rollout_ref.actor.optim.lr", "-0.1", "> 0"),
@@ -123,6 +127,17 @@ CASES = [
     (["custom_envs.TicTacToe.env_config.player_info=[{model_name: Q, prot: 1}]"], "player_info[0]", "prot", "port"),
     (["custom_envs.TicTacToe.env_config.player_info=[{type: policy, chekpoint: x}]"], "player_info[0]", "chekpoint", "checkpoint"),
     (["custom_envs.TicTacToe.env_config.player_info=random"], "player_info", "random", "a list of entries"),
+    (["custom_envs.TicTacToe.env_config.player_info=[]"], "custom_envs.TicTacToe.env_config.player_info", "[]", "self-play"),
+    (["custom_envs.TicTacToe.env_config.player_info=null"], "custom_envs.TicTacToe.env_config.player_info", "null", "list who plays"),
+    (["custom_envs.TicTacToe.val_env_config.player_info=[]"], "custom_envs.TicTacToe.val_env_config.player_info", "[]", "list who plays"),
+    ([*NEST, "custom_envs.Undercover.env_config.player_info=[]"], "custom_envs.Undercover.env_config.player_info", "[]", "3 seats"),
+    ([*NEST, "custom_envs.ALL_MINT.env_config.player_info=[{type: policy}]"], "custom_envs.ALL_MINT.env_config.player_info", "not read", "sub-tasks"),
+    ([*NEST, "custom_envs.ALL_MINT.env_config.base_env_list=[NashNew,{env_type: connect_four}]"], "base_env_list[1].player_info", "null", "list who plays"),
+    ([*NEST, "custom_envs.ALL_MINT.env_config.base_env_list=[NashNew,NT_MINT]", "custom_envs.NT_MINT.env_config.base_env_list=[ALL_MINT]"],
+     "custom_envs.ALL_MINT.env_config.base_env_list", "NT_MINT > ALL_MINT", "take ALL_MINT out"),
+    ([*NEST, "custom_envs.ALL_MINT.env_config.base_env_list=[{env_type: nash_new, env_config: {sise: 3}}]"],
+     "base_env_list[0].env_config.sise", "", "did you mean size"),
+    ([*NEST, "custom_envs.ALL_MINT.val_env_config.base_env_list=[NashNow]"], "custom_envs.ALL_MINT.val_env_config.base_env_list", "NashNow", "NashNew"),
     (["trainer.n_gpu=2"], "trainer.n_gpu", "", "did you mean trainer.n"),
     (["+actor_rollout_ref.actor.optim.lrr=1"], "actor_rollout_ref.actor.optim.lrr", "", "did you mean actor_rollout_ref.actor.optim.lr"),
     (["actor_rollout_ref.rollout.n=8"], "actor_rollout_ref.rollout.n", "8", "es_manager.train.group_size"),

@@ -1,6 +1,6 @@
 """What happens between episodes and the update: dealing, batches, credit, mini-batches, memory."""
 
-import copy
+import json
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragen.llm_agent.batch import build_batch
-from ragen.llm_agent.es_manager import deal_groups, deal_to_ranks, read_tags
+from ragen.llm_agent.es_manager import build_env, deal_groups, deal_to_ranks, read_tags
 from ragen.llm_agent.trajectory import Sample, Trajectory, Turn
 from ragen.trainer import update_batch
 from ragen.trainer.config import compose, plain
@@ -201,20 +201,51 @@ def test_aborted_episodes_are_counted_and_never_scored():
         build_batch([trajectory(0, 0, 1.0, status="aborted")], 0)
 
 
+def nest_episode(tag, value, name="0_nash_new"):
+    t = trajectory(0, 0, value)
+    t.tag, t.metrics = tag, {f"sub/{name}/success": value}
+    return t
+
+
 def test_difficulty_memory_is_frozen_between_refreshes_and_survives_a_checkpoint():
-    memory = DifficultyMemory(max_num=4, every=2)
-
-    def episode(value):
-        t = trajectory(0, 0, value)
-        t.metrics = {"sub/0_nash_new/success": value}
-        return t
-
-    memory.record([episode(1.0)] * 4, step=1)
-    assert memory.rates() == {}
-    memory.record([episode(0.0)] * 2, step=2)
-    assert memory.rates() == {"0_nash_new": 0.5}  # the last four of six
-    twin = DifficultyMemory(max_num=4, every=2)
-    twin.load_state_dict(copy.deepcopy(memory.state_dict()))
+    memory = DifficultyMemory({"N": (4, 2)})
+    memory.record([nest_episode("N", 1.0)] * 4, step=1)
+    assert memory.rates() == {"N": {}}
+    memory.record([nest_episode("N", 0.0)] * 2, step=2)
+    assert memory.rates() == {"N": {"0_nash_new": 0.5}}  # the last four of six
+    twin = DifficultyMemory({"N": (4, 2)})
+    twin.load_state_dict(json.loads(json.dumps(memory.state_dict())))
     for m in (memory, twin):
-        m.record([episode(1.0)], step=4)
-    assert memory.rates() == twin.rates() == {"0_nash_new": 0.5}
+        m.record([nest_episode("N", 1.0)], step=4)
+    assert memory.rates() == twin.rates() == {"N": {"0_nash_new": 0.5}}
+
+
+def test_nests_remember_apart_each_by_its_own_knobs():
+    """Two nests whose sub-tasks have the same names; a third that does not weigh by difficulty."""
+    sub = {"env_type": "nash_new"}
+    inner = {"env_type": "compose_new", "env_config": {"base_env_list": [sub], "reward_improve": True, "max_num": 6, "k": 4}}
+    tags = read_tags({
+        "Easy": {"env_type": "compose_new", "env_config": {"base_env_list": [sub, sub], "reward_improve": True, "max_num": 2, "k": 2}},
+        "Hard": {"env_type": "compose_new", "env_config": {"base_env_list": [sub, sub], "reward_improve": True, "max_num": 8, "k": 4}},
+        "Plain": {"env_type": "compose_new", "env_config": {"base_env_list": [sub, sub]}},
+        "Outer": {"env_type": "compose_new", "env_config": {"base_env_list": [inner, sub]}},
+    }, "train")  # fmt: skip
+    memory = DifficultyMemory.from_tags(tags)
+    step = [nest_episode("Easy", v) for v in (0.0, 1.0, 1.0)] + [nest_episode("Hard", v) for v in (0.0, 0.0, 0.0, 1.0)] + [nest_episode("Plain", 1.0)]
+    memory.record(step + [nest_episode("Outer", 1.0, "0_compose_new/sub/0_nash_new")], step=2)
+    assert memory.rates() == {"Easy": {"0_nash_new": 1.0}, "Hard": {}, "Outer": {}}
+    memory.record([], step=4)
+    assert memory.rates() == {"Easy": {"0_nash_new": 1.0}, "Hard": {"0_nash_new": 0.25}, "Outer": {"0_compose_new/sub/0_nash_new": 1.0}}
+    rates = memory.rates()
+    assert build_env(tags["Hard"], rates["Hard"]).success_rates == {"0_nash_new": 0.25}
+    assert build_env(tags["Outer"], rates["Outer"]).envs[0].success_rates == {"0_nash_new": 1.0}
+    older = {"results": {"0_nash_new": [1.0, 1.0]}, "rates": {"0_nash_new": 1.0}}  # of a checkpoint in which nests shared one memory
+    memory.load_state_dict(older)
+    assert memory.rates() == {"Easy": {}, "Hard": {}, "Outer": {}}  # whose results those were it does not say
+
+
+def test_episodes_of_self_play_are_counted_once():
+    both = [trajectory(0, 0, 1.0), trajectory(0, 0, 0.0), trajectory(0, 1, 0.0), trajectory(0, 1, 1.0)]
+    for place, t in enumerate(both):
+        t.agent = place % 2
+    assert task_metrics(both, "train")["train/A/episodes"] == 2.0 == rollout_metrics(both)["rollout/episodes"]

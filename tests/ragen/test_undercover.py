@@ -13,7 +13,8 @@ from ragen.env.conformance import check_env_contract
 from ragen.env.undercover import history, wording
 from ragen.env.undercover.env import parse_vote
 from ragen.env.undercover.rules import removed
-from ragen.env.undercover.words import OWN_LIST, inflections, knowledge, load_pairs, says_word
+from ragen.env.undercover.spoken import inflections, says_word
+from ragen.env.undercover.words import OWN_LIST, knowledge, load_pairs
 from ragen.players.base import SeatView
 from ragen.players.scripted import make_scripted
 from ragen.players.undercover import VAGUE
@@ -281,6 +282,37 @@ def test_a_long_newest_description_is_cut_and_marked():
     assert left_out == 1 and kept[0][1].endswith("x...") and len(history.line(kept[0])) <= 100
 
 
+@given(st.integers(0, 10**6), st.lists(st.text("ab \u200b", max_size=3000), min_size=8, max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_nobody_can_flood_the_record(seed, texts):
+    """Whatever is said, a voter hears every player in every round, and of each the same length at most."""
+    env = make_env("undercover")
+    env.reset(seed=seed)
+    for text in texts:
+        seat = env.acting()[0]
+        verdict = env.act(seat, f"clue {text}")
+        assert verdict.valid and bool(verdict.feedback) == (len(history.one_line(f"clue {text}")) > env.config.max_statement_chars)
+    for seat in range(4):
+        shown = re.findall(r"^Player (\d): (clue.*)$", env.observe(seat), re.MULTILINE)
+        assert [int(player) - 1 for player, _ in shown] == [*env.deal.order] * 2
+        assert all(len(said) <= env.config.max_statement_chars for _, said in shown)
+
+
+def test_a_long_description_is_cut_for_all_and_its_speaker_is_told():
+    env = make_env("undercover", {"max_statement_chars": 40})
+    env.reset(seed=8)
+    first, word = env.acting()[0], env.deal.words[env.acting()[0]]
+    assert not env.act(first, "so " * 30 + word).valid  # the word counts where nobody would hear it
+    verdict = env.act(first, "so " * 30)
+    assert verdict.valid and "40" in verdict.feedback and env.said == [(first + 1, ("so " * 30)[:37].rstrip() + "...")]
+    assert env.act(env.acting()[0], "s" * 40).feedback == "" and env.said[1][1] == "s" * 40
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "Player " + "9" * 5000, "Player 2 or Player " + "1" * 5000])
+def test_a_number_of_thousands_of_digits_is_no_vote(text):
+    assert parse_vote(text) not in (1, 2, 3, 4)
+
+
 def test_a_long_record_asks_for_a_summary_once():
     env = make_env("undercover", {"max_history_chars": 120, "summariser": {"model_name": "m", "port": 1}})
     env.reset(seed=3)
@@ -316,7 +348,7 @@ def test_own_list():
         for word in row["words"]:
             assert len(knowledge()[word]) >= 4  # enough for two rounds in which others speak too
             assert not any(says_word(p, w) for p in knowledge()[word] for w in row["words"])
-    fixed = [*wording.RULES, *wording.HINTS.values(), wording.EMPTY, wording.SAID_WORD, wording.NO_VOTE, *VAGUE]
+    fixed = [*wording.RULES, *wording.HINTS.values(), wording.EMPTY, wording.CUT, wording.SAID_WORD, wording.NO_VOTE, *VAGUE]
     fixed += [wording.vote_text("", ("Player 1",), ""), wording.describe_text(1, ""), wording.describe_text(1, "x")]
     assert not [(w, text) for text in fixed for w in words if says_word(text, w)]  # or the rules would show a seat the other word
 
@@ -337,7 +369,7 @@ def test_missing_word_list():
         make_env("undercover", {"word_list": "nowhere.json"})
 
 
-@pytest.mark.parametrize(("key", "value"), [("first_word", "left"), ("trained_role", "spy"), ("rounds", 0), ("max_history_chars", 3)])
+@pytest.mark.parametrize(("key", "value"), [("first_word", "left"), ("trained_role", "spy"), ("rounds", 0), ("max_history_chars", 3), ("max_statement_chars", 3)])
 def test_bad_config(key, value):
     with pytest.raises(ValueError, match=key):
         make_env("undercover", {key: value})

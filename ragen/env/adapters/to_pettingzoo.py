@@ -12,7 +12,8 @@ import numpy as np
 from pettingzoo import AECEnv
 
 from ragen.env.adapters.answer_space import AnswerSpace
-from ragen.env.base import AnyText, Env
+from ragen.env.base import AnyText, Env, SeatOutcome
+from ragen.env.seating import by_seat
 
 
 class TextObservation(str):
@@ -90,7 +91,7 @@ class PettingZooGame(AECEnv):
         else:
             self.terminations = ended
         for place, agent in enumerate(self.possible_agents):
-            result = self.env.outcome()[place]
+            result = self.env.result(place, by_seat) or SeatOutcome(0.0, False)  # of a nest: for this seat in every sub-task
             self.rewards[agent] += float(result.reward)
             self.infos[agent] |= {"success": result.success and not acting, **result.metrics}
         self.agent_selection = self.agents[0]

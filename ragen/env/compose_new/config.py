@@ -21,8 +21,8 @@ PAPER_TURNS = {"math_lv3to5": 1, "nash_new": 1, "tictactoe": 5, "undercover": 3}
 
 @dataclass(frozen=True)
 class SubTask:
-    """One game of a nest. ``name`` stands in metrics and success rates. ``max_turn``: replies of a
-    trained seat before the game is closed as unfinished; ``None``: no limit."""
+    """One game of a nest. ``name`` stands in metrics and success rates. ``max_turn``: replies of an
+    agent (a trained seat, or one of self-play) before the game is closed as unfinished; ``None``: no limit."""
 
     name: str
     env_type: str

@@ -25,6 +25,8 @@ class UndercoverConfig:
     otherwise nobody is told a role.
     ``refuse_own_word``: a description that contains the seat's own word is refused; false: the rules forbid it, and
     nothing is checked (reference implementation).
+    ``max_statement_chars``: what is beyond it of a description nobody hears, so that one player cannot
+    flood the record; the speaker is told. By default two rounds fit the record whole.
     ``max_history_chars``: longest record of descriptions an observation shows; the oldest are left
     out first (:mod:`ragen.env.undercover.history`). ``summariser``: a ``player_info`` entry of a
     remote model that shortens a longer record instead.
@@ -37,6 +39,7 @@ class UndercoverConfig:
     trained_role: str = "random"
     reveal_role: bool = False
     refuse_own_word: bool = True
+    max_statement_chars: int = 200
     max_history_chars: int = 2000
     summariser: dict[str, Any] | None = None
     win_reward: float = 1.0
@@ -49,6 +52,8 @@ class UndercoverConfig:
                 raise ValueError(f"undercover: {key} must be one of {choices}, got {getattr(self, key)!r}")
         if self.rounds < 1:
             raise ValueError(f"undercover: rounds must be at least 1, got {self.rounds!r}")
+        if self.max_statement_chars < 20:
+            raise ValueError(f"undercover: max_statement_chars must be at least 20, got {self.max_statement_chars!r}")
         if self.max_history_chars < 100:
             raise ValueError(f"undercover: max_history_chars must be at least 100, got {self.max_history_chars!r}")
         if self.summariser is not None and not isinstance(self.summariser, dict):

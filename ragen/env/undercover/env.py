@@ -12,10 +12,12 @@ from ragen.env.base import Env, Outcome, SeatOutcome, SummaryRequest, Verdict, d
 from ragen.env.undercover import history, wording
 from ragen.env.undercover.config import UndercoverConfig
 from ragen.env.undercover.rules import PLAYERS, deal, removed
-from ragen.env.undercover.words import load_pairs, says_word
+from ragen.env.undercover.spoken import says_word
+from ragen.env.undercover.words import load_pairs
 
-_VOTE = re.compile(r"player\s*#?\s*(\d+)", re.IGNORECASE)
+_VOTE = re.compile(r"player\s*(?:#\s*)?(\d+)", re.IGNORECASE)
 _NUMBER = re.compile(r"#?\s*(\d+)\s*\.?")
+_DIGITS = 9  # of a number that is read: more name nobody (and int() refuses thousands)
 
 
 class UndercoverView(NamedTuple):
@@ -35,7 +37,7 @@ class UndercoverView(NamedTuple):
 def parse_vote(text: str) -> int | None:
     """``"I vote for Player 3."`` -> 3. ``None`` unless exactly one player is named."""
     alone = _NUMBER.fullmatch(text.strip())
-    named = {int(alone[1])} if alone else {int(n) for n in _VOTE.findall(text)}
+    named = {int(n[:_DIGITS]) for n in ([alone[1]] if alone else _VOTE.findall(text))}
     return named.pop() if len(named) == 1 else None
 
 
@@ -134,8 +136,9 @@ class UndercoverEnv(Env):
             return self._refuse(wording.EMPTY)
         if self.config.refuse_own_word and says_word(text, self.deal.words[seat]):
             return self._refuse(wording.SAID_WORD)
-        self.said.append((seat + 1, text))
-        return Verdict(True, True)
+        heard = history.heard(text, self.config.max_statement_chars)
+        self.said.append((seat + 1, heard))
+        return Verdict(True, True, "" if heard == text else wording.CUT.format(chars=self.config.max_statement_chars))
 
     def _vote(self, seat: int, text: str) -> Verdict:
         player = parse_vote(text)

@@ -1,6 +1,7 @@
 """The record of what was said, kept within a length.
 
-The rule: the oldest descriptions are left out whole, one after another, until the rest fits, and
+A description longer than a statement may be is cut (:func:`heard`) before it enters the record. The rule
+for the record: the oldest descriptions are left out whole, one after another, until the rest fits, and
 the record says how many. If the newest alone is too long, its end is cut and marked with ``...``.
 """
 
@@ -19,6 +20,11 @@ def line(statement: Statement) -> str:
 def one_line(text: str) -> str:
     """White space collapsed: a description cannot pretend to be another player's line."""
     return " ".join(text.split())
+
+
+def heard(text: str, max_chars: int) -> str:
+    """What the others hear of a description: at most ``max_chars`` characters, its end cut and marked with ``...``."""
+    return text if len(text) <= max_chars else text[: max_chars - 3].rstrip() + "..."
 
 
 def cut(statements: Sequence[Statement], max_chars: int) -> tuple[int, tuple[Statement, ...]]:

@@ -28,6 +28,7 @@ HINTS = {
 }
 
 EMPTY = "You said nothing. Describe your word in one sentence."
+CUT = "Only the first {chars} characters of your description were heard."
 SAID_WORD = "That says your own word. Describe it without the word."
 NO_VOTE = "That names no player you can vote for. Choose one of: {options}."
 

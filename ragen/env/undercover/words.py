@@ -1,4 +1,5 @@
-"""Word pairs: loading them, and whether a description says its own word.
+"""Word pairs: loading them, and what is known of the words. Whether a description says its own word
+is :mod:`ragen.env.undercover.spoken`'s business.
 
 The project's list is ``words.json``: rows ``{"words": [a, b]}``, some with
 ``"about": {a: [...], b: [...], "both": [...]}``, what can be said of either word or of both.
@@ -8,20 +9,14 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-import unicodedata
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
+
+from ragen.env.undercover.spoken import spoken_key
 
 logger = logging.getLogger(__name__)
 
 OWN_LIST = Path(__file__).with_name("words.json")
-
-#: plurals and past forms that no suffix rule gives
-IRREGULAR = {
-    "man": "men", "woman": "women", "policeman": "policemen", "fisherman": "fishermen", "child": "children",
-    "mouse": "mice", "goose": "geese", "foot": "feet", "tooth": "teeth", "die": "dice", "ox": "oxen", "person": "people",
-}  # fmt: skip
 
 Pair = tuple[str, str]
 
@@ -77,64 +72,3 @@ def knowledge() -> dict[str, tuple[str, ...]]:
                 known = about.get(word.lower(), ())
                 about[word.lower()] = known + tuple(f for f in (*facts[word], *facts["both"]) if f not in known)
     return about
-
-
-@lru_cache(maxsize=8192)
-def tokens(text: str) -> tuple[str, ...]:
-    """Lower-case words of ``text`` without accents and without a possessive 's."""
-    folded = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold())
-    plain = "".join(c for c in folded if not unicodedata.combining(c))
-    return tuple(re.findall(r"[^\W_]+", re.sub(r"['’]s\b|['’]", "", plain)))
-
-
-def spoken_key(word: str) -> str:
-    """How a word sounds: its tokens in one string."""
-    return "".join(tokens(word))
-
-
-@lru_cache(maxsize=4096)
-def inflections(word: str) -> frozenset[str]:
-    """The word itself, its plural, third person, -ed, -ing and -er forms by spelling rule, and an
-    irregular plural where the table has one. For compounds the last part is inflected."""
-    parts = tokens(word)
-    if not parts:
-        return frozenset()
-    head, last = "".join(parts[:-1]), parts[-1]
-    forms = {last, last + "s", last + "es", last + "ed", last + "ing", last + "er", last + "ers"}
-    if last.endswith("e"):
-        forms |= {last + "d", last + "r", last + "rs", last[:-1] + "ing"}
-    if last.endswith("y"):
-        forms |= {last[:-1] + "ies", last[:-1] + "ied"}
-    if last.endswith("f"):
-        forms.add(last[:-1] + "ves")
-    if last.endswith("fe"):
-        forms.add(last[:-2] + "ves")
-    if re.search(r"[^aeiou][aeiou][bdgklmnprtv]$", last):  # run -> running
-        forms |= {last + last[-1] + end for end in ("ed", "ing", "er", "ers")}
-    for single, plural in IRREGULAR.items():
-        if last in (single, plural):
-            forms |= {single, plural}
-    if last.endswith("ies") and len(last) > 4:
-        forms.add(last[:-3] + "y")
-    elif last.endswith("s") and not last.endswith("ss") and len(last) > 3:
-        forms.add(last[:-1])
-    return frozenset(head + form for form in forms)
-
-
-def says_word(text: str, word: str) -> bool:
-    """Does ``text`` contain ``word``? The rule: case, accents and possessives do not count; an
-    inflected form (:func:`inflections`) counts; the parts of a compound count when they stand side
-    by side, hyphenated or not; a longer word that merely contains it (``pearl`` for ``pear``)
-    does not. Scripts without spaces between words are searched as they stand."""
-    key, said = spoken_key(word), tokens(text)
-    if not key:
-        return False
-    if any(not c.isascii() for c in key):
-        return key in "".join(said)
-    forms = inflections(word)
-    if forms.intersection(said):
-        return True
-    spans = len(tokens(word))
-    if any("".join(said[i : i + spans]) in forms for i in range(len(said))):
-        return True
-    return any(spoken_key(joined) in forms for joined in re.findall(r"\w+(?:-\w+)+", text))
