@@ -183,7 +183,7 @@ def _chosen(text: str, options: Options) -> str | None:
     """ "I would go with B", "that leaves C", "hence D.", "... is (E)."."""
     text, found = _bare(text), None
     for m in _CHOSEN.finditer(text):
-        if _NO_CHOICE.search(_sentence_before(text, m.start())):
+        if _NO_CHOICE.search(_sentence_before(text, m.start()).rpartition(",")[2]):
             continue
         tail = text[m.end() : m.end() + _REACH]
         at = _LETTER.match(tail)

@@ -93,7 +93,7 @@ CITIES = ("Oslo", "Lima", "Rome", "Cairo")
 CLAIMS = (
     "The answer is {x}.", "So the correct answer is ({x}).", "**Answer:** {x}", "**Answer**: {x}", "Final Answer:\n\n{x}", "### Answer\n{x}",
     "Answer: **{x}. {text}**", "The best choice is therefore {x}) {text}.", "\\boxed{{\\text{{{x}. {text}}}}}", "$\\boxed{{\\mathrm{{{x}}}}}$",
-    "Option {x} is correct.", "I would go with ({x}).", "The answer is {text}.", '{{"answer": "{x}"}}', "answer: {low}", "答案：{wide}", "La respuesta es {x}.",
+    "It is not {y}, it is {x}.", "Option {x} is correct.", "I would go with ({x}).", "The answer is {text}.", '{{"answer": "{x}"}}', "answer: {low}", "答案：{wide}", "La respuesta es {x}.",
 )  # fmt: skip
 #: what may follow without changing the answer: other letters are mentioned, not claimed
 AFTERWARDS = (
@@ -113,7 +113,7 @@ def test_a_claim_is_read_whatever_is_mentioned_around_it(before, claim, after, a
     fields = {"x": x, "low": x.lower(), "wide": chr(ord(x) - ord("A") + ord("Ａ")), "y": y, "text": CITIES[at], "other": CITIES[elsewhere]}
     if "\\boxed" in claim or "{low}" in claim:
         after = after.replace(" ", "\n", 1) if after.startswith(" ") else after
-    if "go with" in claim or "is correct" in claim:
+    if "go with" in claim or "is correct" in claim or "it is" in claim:
         before = ""  # an earlier "the answer is" is the stronger claim
     reply = "".join(part.format(**fields) for part in (before, claim, after))
     assert extract.letter(reply, CITIES)[0] == x, reply
