@@ -54,7 +54,7 @@ def _all_gather(tensor: torch.Tensor, rows: list[int], group: dist.ProcessGroup 
     device = torch.device("cpu") if dist.get_backend(group) == "gloo" else torch.accelerator.current_accelerator()
     row_bytes = tensor.shape[1:].numel() * tensor.element_size()
     own = torch.zeros(max(rows) * row_bytes, dtype=torch.uint8, device=device)
-    own[: len(tensor) * row_bytes] = tensor.detach().contiguous().view(-1).view(torch.uint8)
+    own[: len(tensor) * row_bytes].view(tensor.dtype).copy_(tensor.detach().reshape(-1))
     gathered = [torch.empty_like(own) for _ in rows]
     dist.all_gather(gathered, own, group=group)
     joined = torch.cat([part[: count * row_bytes] for part, count in zip(gathered, rows, strict=True)])
