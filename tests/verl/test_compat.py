@@ -69,12 +69,8 @@ def test_rows_become_columns(rows):
             list_of_dict_to_dict_of_list([*rows, {"a": 1}])
 
 
-def test_dicts_are_renamed_appended_and_made_plain(monkeypatch):
+def test_dicts_are_renamed_and_made_plain(monkeypatch):
     assert py_functional.rename_dict({"loss": 1, "actor/kl": 2}, "actor/") == {"actor/loss": 1, "actor/kl": 2}
-    metrics = {}
-    for step in range(2):
-        py_functional.append_to_dict(metrics, {"loss": step, "each": [step, step]}, prefix="actor/")
-    assert metrics == {"actor/loss": [0, 1], "actor/each": [0, 0, 1, 1]}
     config = OmegaConf.create({"a": [1, {"b": [2]}], "c": None})
     plain = py_functional.convert_to_regular_types({"outer": (config, 1)})
     assert plain == {"outer": [{"a": [1, {"b": [2]}], "c": None}, 1]} and type(plain["outer"][0]["a"][1]) is dict

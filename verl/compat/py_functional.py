@@ -15,7 +15,6 @@ from verl._protocol.merge import union_two_dict
 
 __all__ = [
     "NestedNamespace",
-    "append_to_dict",
     "convert_nested_value_to_list_recursive",
     "convert_to_regular_types",
     "list_of_dict_to_dict_of_list",
@@ -38,24 +37,7 @@ def list_of_dict_to_dict_of_list(list_of_dict: Sequence[dict[str, Any]]) -> dict
 
 def rename_dict(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Every key with ``prefix``, unless it starts so already."""
-    return {_prefixed(key, prefix): value for key, value in data.items()}
-
-
-def append_to_dict(data: dict[str, list], new_data: dict[str, Any], prefix: str = "") -> None:
-    """Append each value of ``new_data`` to the list of its (prefixed) key in ``data``, in place; a list is appended entry
-    by entry. A value with a method ``init_list`` (VeRL's ``Metric``) makes its key's list itself."""
-    for name, value in new_data.items():
-        key = _prefixed(name, prefix)
-        if key not in data:
-            data[key] = value.init_list() if hasattr(value, "init_list") else []
-        if isinstance(value, list):
-            data[key].extend(value)
-        else:
-            data[key].append(value)
-
-
-def _prefixed(key: str, prefix: str) -> str:
-    return key if key.startswith(prefix) else prefix + key
+    return {key if key.startswith(prefix) else prefix + key: value for key, value in data.items()}
 
 
 def convert_to_regular_types(obj: Any) -> Any:
