@@ -26,6 +26,7 @@ from verl._protocol import disk, merge
 from verl._protocol.batch_dim import fold_batch_dim, pad_dataproto_to_divisor, unfold_batch_dim, unpad_dataproto
 from verl._protocol.checks import DataProtoError, MissingKeyError, require_keys
 from verl._protocol.config import DataProtoConfig
+from verl._protocol.describe import describe
 from verl._protocol.future import DataProtoFuture
 from verl._protocol.merge import union_numpy_dict, union_tensor_dict, union_two_dict
 from verl._protocol.rows import as_counts, as_index, as_object_array
@@ -36,6 +37,8 @@ from verl._protocol.wire import (
     serialize_single_tensor,
     serialize_tensordict,
 )
+from verl.compat.gather import all_gather_data_proto
+from verl.compat.py_functional import list_of_dict_to_dict_of_list
 
 __all__ = [
     "DataProto",
@@ -44,10 +47,12 @@ __all__ = [
     "DataProtoFuture",
     "DataProtoItem",
     "MissingKeyError",
+    "all_gather_data_proto",
     "collate_fn",
     "deserialize_single_tensor",
     "deserialize_tensordict",
     "fold_batch_dim",
+    "list_of_dict_to_dict_of_list",
     "pad_dataproto_to_divisor",
     "serialize_single_tensor",
     "serialize_tensordict",
@@ -132,6 +137,13 @@ class DataProto:
         if auto_padding:
             meta_info[DataProtoConfig.auto_padding_key] = True
         return cls(batch=batch, non_tensor_batch=arrays, meta_info=meta_info)
+
+    @classmethod
+    def from_tensordict(cls, tensor_dict: TensorDict, meta_info: dict | None = None, num_batch_dims: int = 1) -> DataProto:
+        """The inverse of :meth:`to_tensordict`: tensors go to ``batch``, lists of one value a row to
+        ``non_tensor_batch``, values for the whole batch to ``meta_info``, beside those given."""
+        batch, arrays, whole = merge.from_tensordict(tensor_dict, num_batch_dims)
+        return cls(batch=batch, non_tensor_batch=arrays, meta_info={**(meta_info or {}), **whole})
 
     def _like(self, batch: TensorDict | None, non_tensor_batch: dict[str, np.ndarray]) -> DataProto:
         return type(self)(batch=batch, non_tensor_batch=non_tensor_batch, meta_info=dict(self.meta_info))
@@ -379,6 +391,10 @@ class DataProto:
     def to_tensordict(self) -> TensorDict:
         """One TensorDict with everything: arrays become lists of values, meta_info plain values."""
         return merge.to_tensordict(self.batch, self.non_tensor_batch, self.meta_info, len(self))
+
+    def get_data_info(self) -> str:
+        """What the batch holds, an entry a line: shapes, dtypes and devices, and the types in meta_info."""
+        return describe(self.batch, self.non_tensor_batch, self.meta_info)
 
     def print_size(self, prefix: str = "") -> None:
         """Print the bytes held by each part, in GiB."""

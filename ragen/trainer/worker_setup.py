@@ -148,7 +148,7 @@ def _build(workers: Workers) -> None:
         workers.actor.init_engine()
         return
     workers.rollout.gather(engines, "init_engine")
-    address, port = workers.actor.execute_rank_zero_sync("get_availale_master_addr_port")
+    address, port = workers.actor.execute_rank_zero_sync("get_available_master_addr_port")
     everyone = 1 + workers.rollout.world_size
     met = workers.actor.create_weight_sync_group(address, int(port), 0, everyone)
     also_met = workers.rollout.create_weight_sync_group(address, int(port), 1, everyone)

@@ -7,17 +7,33 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tensordict import TensorDict
+
+from verl._protocol.tensordicts import chunk_rows, concat_rows
+
 if TYPE_CHECKING:
     from verl.protocol import DataProto
 
 
-def _take_chunk(data: DataProto, *, index: int, chunks: int) -> DataProto:
-    return data.chunk(chunks)[index]
+def chunk_batch(data: DataProto | DataProtoFuture | TensorDict, chunks: int) -> list[Any]:
+    """A batch in ``chunks`` parts of consecutive rows."""
+    return chunk_rows(data, chunks) if isinstance(data, TensorDict) else data.chunk(chunks)
+
+
+def concat_batches(parts: list[Any]) -> DataProto | TensorDict:
+    """The rows of DataProtos, or of TensorDicts, in order."""
+    from verl.protocol import DataProto
+
+    return concat_rows(parts) if isinstance(parts[0], TensorDict) else DataProto.concat(parts)
+
+
+def _take_chunk(data: DataProto | TensorDict, *, index: int, chunks: int) -> DataProto | TensorDict:
+    return chunk_batch(data, chunks)[index]
 
 
 @dataclass
 class DataProtoFuture:
-    """What a non-blocking call on DataProtos returns: one object reference a rank.
+    """What a non-blocking call on DataProtos (or TensorDicts) returns: one object reference a rank.
 
     Handed to another worker group as an argument, the data goes from worker to worker; the driver
     never fetches it. ``collect_fn`` turns the ranks' results into one DataProto, ``dispatch_fn`` (if
@@ -34,9 +50,7 @@ class DataProtoFuture:
     @staticmethod
     def concat(data: list[Any]) -> DataProtoFuture:
         """The future of the concatenation of ``data`` (object references)."""
-        from verl.protocol import DataProto
-
-        return DataProtoFuture(collect_fn=DataProto.concat, futures=data)
+        return DataProtoFuture(collect_fn=concat_batches, futures=data)
 
     def chunk(self, chunks: int) -> list[DataProtoFuture]:
         """``chunks`` futures, one for each equal part of the rows."""

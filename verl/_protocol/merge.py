@@ -1,5 +1,5 @@
 """Bringing two batches together: union by key, concatenation by row, what becomes of
-meta_info; and the parts of one batch in one TensorDict."""
+meta_info; and the parts of one batch in one TensorDict, there and back."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tensordict import NonTensorData, NonTensorStack, TensorDict
 
 from verl._protocol import buffers
 from verl._protocol.checks import DataProtoError, deep_equal, shorten, tensors_equal
+from verl._protocol.rows import as_object_array
 
 
 def union_tensor_dict(tensor_dict1: TensorDict, tensor_dict2: TensorDict) -> TensorDict:
@@ -143,3 +144,26 @@ def to_tensordict(batch: TensorDict | None, non_tensor_batch: dict[str, np.ndarr
     for key, value in meta_info.items():
         out[key] = NonTensorData(value, batch_size=out.batch_size)
     return out
+
+
+def from_tensordict(data: TensorDict, batch_dims: int) -> tuple[TensorDict | None, dict[str, np.ndarray], dict]:
+    """``(batch, non_tensor_batch, meta_info)``: tensors, values of one a row (as object arrays), and values for the whole
+    batch."""
+    tensors, arrays, whole = {}, {}, {}
+    for key in data.keys():  # a TensorDict itself iterates over rows
+        value = data.get(key)
+        if isinstance(value, torch.Tensor):
+            tensors[key] = value
+        elif isinstance(value, NonTensorStack):
+            arrays[key] = as_object_array(value.tolist())
+        elif isinstance(value, NonTensorData):
+            whole[key] = value.data
+        else:
+            raise DataProtoError(f"from_tensordict: {key!r} is a {type(value).__name__}, which a DataProto cannot hold")
+    if batch_dims < 1 or (arrays and batch_dims > 1):
+        raise DataProtoError(f"num_batch_dims must be 1 (or more, for tensors alone), got {batch_dims} with {sorted(arrays)}")
+    shapes = {key: tuple(value.shape[:batch_dims]) for key, value in tensors.items()}
+    if len(set(shapes.values())) > 1:
+        raise DataProtoError(f"from_tensordict: the tensors must have one batch size, got {shapes}")
+    batch = TensorDict(tensors, batch_size=next(iter(shapes.values()))) if tensors else None
+    return batch, arrays, whole

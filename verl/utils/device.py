@@ -5,6 +5,11 @@ import os
 import torch
 import torch.distributed as dist
 
+from verl.compat.devices import *  # noqa: F403  VeRL's other names of this module
+from verl.compat.devices import __all__ as _compat
+
+__all__ = [*_compat, "compute_device", "get_device_name", "init_process_group"]
+
 
 def get_device_name() -> str:
     """ "cuda" where a GPU is visible to this process, otherwise "cpu"."""

@@ -5,6 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
+from verl.compat.modules import *  # noqa: F403  VeRL's other names of this module
+from verl.compat.modules import __all__ as _compat
+
+__all__ = [*_compat, "import_external_libs"]
+
 
 def import_external_libs(external_libs: str | Sequence[str] | None = None) -> None:
     """Import one module or several, for what importing them does: registering games, players, estimators or

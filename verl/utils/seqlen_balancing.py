@@ -15,13 +15,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from verl.compat.group_partitions import calculate_workload, get_group_balanced_partitions
 from verl.utils.micro_batch_cut import length_sorted_micro_batches, packed_micro_batches, split_to_count
 
 __all__ = [
+    "calculate_workload",
     "ceildiv",
     "roundup_divisible",
     "karmarkar_karp",
     "greedy_partition",
+    "get_group_balanced_partitions",
     "get_seqlen_balanced_partitions",
     "log_seqlen_unbalance",
     "get_reverse_idx",

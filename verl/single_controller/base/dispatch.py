@@ -11,6 +11,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from tensordict import TensorDict
+
+from verl._protocol.future import chunk_batch, concat_batches
 from verl.protocol import DataProto, DataProtoFuture, pad_dataproto_to_divisor
 from verl.single_controller.base.modes import Dispatch
 
@@ -52,12 +55,13 @@ def dispatch_dp_compute_data_proto(worker_group, *args, **kwargs):
 
 
 def split_data_protos(chunks: int, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-    """Every argument as a list of ``chunks`` parts; leaves :data:`PADDING_SIZE_KEY` if it padded."""
+    """Every argument (DataProto, DataProtoFuture or TensorDict) as a list of ``chunks`` parts; leaves
+    :data:`PADDING_SIZE_KEY` if it padded. TensorDicts are never padded."""
     padded_lengths = {}
     for name, value in _named(args, kwargs):
-        if not isinstance(value, DataProto | DataProtoFuture):
+        if not isinstance(value, DataProto | DataProtoFuture | TensorDict):
             raise TypeError(
-                f"a DP dispatch of DataProtos got {name} of type {type(value).__name__}: put it into the "
+                f"a DP dispatch of DataProtos or TensorDicts got {name} of type {type(value).__name__}: put it into the "
                 "DataProto's meta_info, or use another dispatch mode"
             )
         if isinstance(value, DataProto) and value.is_padding_enabled():
@@ -68,7 +72,7 @@ def split_data_protos(chunks: int, args: tuple, kwargs: dict[str, Any]) -> tuple
     def parts(value):
         if isinstance(value, DataProto) and value.is_padding_enabled():
             value = pad_dataproto_to_divisor(value, chunks)[0]
-        return value.chunk(chunks)
+        return chunk_batch(value, chunks)
 
     split_args = tuple(parts(arg) for arg in args)
     split_kwargs = {k: parts(v) for k, v in kwargs.items()}
@@ -86,16 +90,16 @@ def dispatch_dp_compute_data_proto_with_func(worker_group, func, *args, **kwargs
 
 
 def collect_dp_compute_data_proto(worker_group, output):
-    """One DataProto of the ranks' DataProtos, or the future of it."""
-    return _join_data_protos(worker_group, output, list(range(len(output))))
+    """One DataProto (or TensorDict) of the ranks' own, or the future of it."""
+    return _join_batches(worker_group, output, list(range(len(output))))
 
 
-def _join_data_protos(worker_group, output: list[Any], ranks: list[int]) -> DataProto | DataProtoFuture:
-    if all(isinstance(o, DataProto) for o in output):
-        return DataProto.concat(output)
+def _join_batches(worker_group, output: list[Any], ranks: list[int]) -> DataProto | TensorDict | DataProtoFuture:
+    if any(all(isinstance(o, kind) for o in output) for kind in (DataProto, TensorDict)):
+        return concat_batches(output)
     wrong = [f"rank {rank}: {type(o).__name__}" for rank, o in zip(ranks, output, strict=True) if not worker_group.is_ref(o)]
     if wrong:
-        raise TypeError(f"a method whose results are joined must return a DataProto, got {', '.join(wrong)}")
+        raise TypeError(f"a method whose results are joined must return a DataProto (or each rank a TensorDict), got {', '.join(wrong)}")
     future = DataProtoFuture.concat(output)
     future.wait = partial(worker_group.gather, ranks=ranks)
     return future
@@ -121,7 +125,7 @@ def _dispatch_nd_data_proto(mesh_name: str, worker_group, *args, **kwargs):
 def _collect_nd_data_proto(mesh_name: str, worker_group, output):
     mesh = worker_group.mesh(mesh_name)
     ranks = sorted((rank for rank, (_, collect) in enumerate(mesh) if collect), key=lambda rank: mesh[rank][0])
-    return _join_data_protos(worker_group, [output[rank] for rank in ranks], ranks)
+    return _join_batches(worker_group, [output[rank] for rank in ranks], ranks)
 
 
 def dispatch_direct_rollout_method(worker_group, *args, **kwargs):

@@ -25,6 +25,10 @@ def _rebuild_died(fields: dict) -> WorkerDied:
     return WorkerDied(**fields)
 
 
+class MeshRegisteredTwice(ValueError, AssertionError):
+    """A worker was told its place in a mesh that it knows already (VeRL raises either of the two)."""
+
+
 class ResourcesUnavailable(RuntimeError):
     """The cluster has no room for what was asked. ``found``: entries (nodes) of the pool that there was room for."""
 

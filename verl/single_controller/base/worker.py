@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import random
 import socket
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from verl.single_controller.base.decorator import Dispatch, Execute, register
+from verl.single_controller.base.errors import MeshRegisteredTwice
 
 #: where rendezvous ports are looked for: below Linux's ephemeral range (32768 up), from which every
 #: outgoing connection takes its port, and above the ports that Ray gives its workers (10002-19999)
@@ -41,9 +43,16 @@ class Worker:
 
     With GPUs each process sees one device, so ``LOCAL_RANK`` (which libraries use as device index) is 0;
     the position on the node is then ``RAY_LOCAL_RANK``.
+
+    Args:
+        cuda_visible_devices: what ``CUDA_VISIBLE_DEVICES`` is set to, before anything of CUDA starts; by default it stays.
     """
 
-    def __init__(self) -> None:
+    fused_worker_attr_name = "fused_worker_dict"
+
+    def __init__(self, cuda_visible_devices: str | None = None) -> None:
+        if cuda_visible_devices is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = str(cuda_visible_devices)
         self._rank = int(os.environ.get("RANK", 0))
         self._world_size = int(os.environ.get("WORLD_SIZE", 1))
         self._local_rank = int(os.environ.get("LOCAL_RANK", 0))
@@ -75,9 +84,14 @@ class Worker:
         """Rendezvous of the group, as in the environment."""
         return os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
 
+    def get_available_master_addr_port(self) -> tuple[str, str]:
+        """This node's IP and a free port on it."""
+        return self._get_node_ip().strip("[]"), str(self._get_free_port())
+
     def get_availale_master_addr_port(self) -> tuple[str, str]:
-        """This node's IP and a free port on it (VeRL's spelling)."""
-        return self._get_node_ip(), str(self._get_free_port())
+        """:meth:`get_available_master_addr_port` as VeRL spelled it at first."""
+        warnings.warn("get_availale_master_addr_port is deprecated: use get_available_master_addr_port", stacklevel=2)
+        return self.get_available_master_addr_port()
 
     def get_cuda_visible_devices(self) -> str:
         return os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
@@ -88,8 +102,28 @@ class Worker:
 
     def _register_dispatch_collect_info(self, mesh_name: str, dp_rank: int, is_collect: bool) -> None:
         """Tell where this worker stands in a mesh: which share of the data it gets, and whether its result
-        is the one to keep of its share. See ``make_nd_compute_dataproto_dispatch_fn``."""
+        is the one to keep of its share. See ``make_nd_compute_dataproto_dispatch_fn``. Raises ``ValueError`` (an
+        ``AssertionError`` too) for a mesh that is registered already."""
+        if mesh_name in self._meshes:
+            raise MeshRegisteredTwice(f"mesh {mesh_name!r} has been registered as {self._meshes[mesh_name]}: use another name")
         self._meshes[mesh_name] = (dp_rank, is_collect)
+
+    def get_dispatch_collect(self) -> dict[str, dict[str, Any]]:
+        """``{"dispatch_dp_rank": {mesh: dp_rank}, "collect_dp_rank": {mesh: is_collect}}`` of all registered meshes: the
+        keyword arguments of :meth:`set_dispatch_collect`."""
+        return {
+            "dispatch_dp_rank": {mesh: dp_rank for mesh, (dp_rank, _) in self._meshes.items()},
+            "collect_dp_rank": {mesh: is_collect for mesh, (_, is_collect) in self._meshes.items()},
+        }
+
+    def set_dispatch_collect(self, mesh_name: str, dispatch_dp_rank: dict[str, int], collect_dp_rank: dict[str, bool]) -> None:
+        """Register under ``mesh_name`` the place that another worker (one that this one wraps) has: of a mesh with the same
+        name, or of its only one. Raises ``ValueError`` where its meshes leave that open."""
+        places = {mesh: (dp_rank, collect_dp_rank[mesh]) for mesh, dp_rank in dispatch_dp_rank.items()}
+        wanted = {places[mesh_name]} if mesh_name in places else set(places.values())
+        if len(wanted) != 1:
+            raise ValueError(f"set_dispatch_collect({mesh_name!r}) cannot choose among the places {places}: pass those of one mesh")
+        self._register_dispatch_collect_info(mesh_name, *wanted.pop())
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def _query_mesh(self, mesh_name: str) -> tuple[int, bool]:
@@ -100,6 +134,20 @@ class Worker:
                 "self._register_dispatch_collect_info(mesh_name, dp_rank, is_collect) first"
             )
         return self._meshes[mesh_name]
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def _query_dispatch_info(self, mesh_name: str) -> int:
+        """The dp_rank as registered."""
+        return self._query_mesh(mesh_name)[0]
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def _query_collect_info(self, mesh_name: str) -> bool:
+        """Whether this worker's result is collected, as registered."""
+        return self._query_mesh(mesh_name)[1]
+
+    def query_collect_info(self, mesh_name: str) -> bool:
+        """Whether this worker's result is collected, asked on the worker itself."""
+        return self._query_mesh(mesh_name)[1]
 
     def _get_node_ip(self) -> str:
         """Other nodes reach this one by it; ``MY_HOST_IP`` overrides it where a node has several."""

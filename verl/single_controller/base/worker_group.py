@@ -81,7 +81,9 @@ class WorkerGroup:
         self.resource_pool = resource_pool
         self._workers: list[Any] = []
         self._worker_names: list[str] = []
-        self._meshes: dict[str, list[tuple[int, bool]]] = {}
+        #: by mesh, then by rank: whose share of the data a rank gets, and whether its result is collected
+        self._dispatch_info: dict[str, list[int]] = {}
+        self._collect_info: dict[str, list[bool]] = {}
 
     @property
     def workers(self) -> list[Any]:
@@ -114,9 +116,11 @@ class WorkerGroup:
 
     def mesh(self, mesh_name: str) -> list[tuple[int, bool]]:
         """``(dp_rank, is_collect)`` by rank, as the workers registered it (asked once)."""
-        if mesh_name not in self._meshes:
-            self._meshes[mesh_name] = self._query_mesh(mesh_name)
-        return self._meshes[mesh_name]
+        if mesh_name not in self._dispatch_info:
+            places = self._query_mesh(mesh_name)
+            self._dispatch_info[mesh_name] = [dp_rank for dp_rank, _ in places]
+            self._collect_info[mesh_name] = [collect for _, collect in places]
+        return list(zip(self._dispatch_info[mesh_name], self._collect_info[mesh_name], strict=True))
 
     def _bind_worker_method(self, user_defined_cls: type, remote_prefix: str = "") -> list[str]:
         """Add the registered methods of ``user_defined_cls`` to this group; on the workers they are

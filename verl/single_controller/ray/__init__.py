@@ -14,3 +14,12 @@ __all__ = [
     "WorkerError",
     "create_colocated_worker_cls",
 ]
+
+
+def __getattr__(name: str):
+    # VeRL's other names of this package; lazily, because they are built on it
+    if name in ("ResourcePoolManager", "SubRayResourcePool", "create_colocated_worker_cls_fused"):
+        from verl.single_controller.ray import base
+
+        return getattr(base, name)
+    raise AttributeError(f"module 'verl.single_controller.ray' has no attribute {name!r}")

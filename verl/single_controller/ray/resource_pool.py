@@ -23,6 +23,8 @@ _FIRST_TRY_S, _NEXT_TRY_S = 5.0, 20.0
 _ANSWER_S = 5.0
 #: how long the first rank's node may take to name a free port
 _ADDRESS_S = 60.0
+#: how much of an accelerator type's resource a bundle takes: enough to be placed by it, never enough to use it up
+_A_TRACE = 1e-4
 
 
 class RayResourcePool(ResourcePool):
@@ -38,6 +40,7 @@ class RayResourcePool(ResourcePool):
         max_colocate_count: how many groups may share the pool's GPUs (each worker takes
             ``1 / max_colocate_count`` of one).
         detached: the reservation outlives the driver.
+        accelerator_type: with ``use_gpu``, only nodes that offer this Ray resource, e.g. ``"accelerator_type:A100"``.
         cpus_per_process: CPUs in each bundle, may be a fraction (0.5: two ranks reserve one CPU between
             them, and Ray keeps room for other work). Workers also get this many OpenMP threads, at least one.
         node_timeout_s: a node that answers nothing for so many seconds counts as lost, its workers as dead.
@@ -50,6 +53,7 @@ class RayResourcePool(ResourcePool):
         name_prefix: str | None = None,
         max_colocate_count: int = 10,
         detached: bool = False,
+        accelerator_type: str | None = None,
         cpus_per_process: float = 1.0,
         node_timeout_s: float = 6.0,
     ) -> None:
@@ -59,6 +63,7 @@ class RayResourcePool(ResourcePool):
         self.use_gpu = use_gpu
         self.name_prefix = name_prefix
         self.detached = detached
+        self.accelerator_type = accelerator_type
         self.cpus_per_process = cpus_per_process
         self.node_timeout_s = node_timeout_s
         self.pgs: list[PlacementGroup] | None = None
@@ -70,15 +75,18 @@ class RayResourcePool(ResourcePool):
         return max(1, int(self.cpus_per_process))
 
     def get_placement_groups(
-        self, strategy: str = "STRICT_PACK", name: str | None = None, timeout_s: float = 60.0
+        self, strategy: str = "STRICT_PACK", name: str | None = None, device_name: str | None = None, timeout_s: float = 60.0
     ) -> list[PlacementGroup]:
         """The reservation, made at the first call: one placement group a node, ordered by the node's IP so
         that ranks stay where they were from one run to the next. With strategy PACK entries may share nodes.
+        ``device_name`` is what the groups on the pool will compute on: ``"cuda"`` requires ``use_gpu``, ``"cpu"`` and None
+        change nothing.
 
         Says in the log what it waits for, and raises
         :class:`~verl.single_controller.base.errors.ResourcesUnavailable` with what was asked and what there is, if
         that cannot be met in ``timeout_s`` seconds.
         """
+        takes_gpu(device_name, self)
         if self.pgs is not None:
             return self.pgs
         if not self._store:
@@ -94,14 +102,28 @@ class RayResourcePool(ResourcePool):
             for group in groups:
                 remove_placement_group(group)
             raise
+        self._hold(groups)
+        return self.pgs
+
+    def _hold(self, groups: list[PlacementGroup]) -> None:
+        """Take over reservations, ordered by the nodes' IPs, and listen to the nodes other than the driver's."""
         nodes = {node["NodeID"]: node for node in ray.nodes()}
         self.pgs = sorted(groups, key=lambda group: nodes[bundle_node(group, 0)]["NodeManagerAddress"])
         others = {node for group in groups for node in _nodes_of(group)} - {ray.get_runtime_context().get_node_id()}
         self.node_watch = NodeWatch(sorted(others), self.node_timeout_s) if others else None
-        return self.pgs
+
+    def places(self, strategy: str = "STRICT_PACK") -> list[tuple[int, int]]:
+        """By rank: the placement group that holds its bundle (a position in :meth:`get_placement_groups`), and which."""
+        groups = self.get_placement_groups(strategy=strategy)
+        return [(number, bundle) for number, group in enumerate(groups) for bundle in range(group.bundle_count)]
 
     def _bundle(self) -> dict[str, float]:
-        return {"CPU": self.cpus_per_process, **({"GPU": 1} if self.use_gpu else {})}
+        bundle = {"CPU": self.cpus_per_process}
+        if self.use_gpu:
+            bundle["GPU"] = 1
+            if self.accelerator_type is not None:
+                bundle[self.accelerator_type] = _A_TRACE
+        return bundle
 
     def _reserve(
         self,
@@ -153,6 +175,15 @@ class RayResourcePool(ResourcePool):
         self.pgs, self.node_watch = None, None
 
 
+def takes_gpu(device_name: str | None, pool: ResourcePool) -> bool:
+    """Whether workers for ``device_name`` (None: whatever the pool has) take a share of the pool's GPUs."""
+    if device_name not in (None, "cpu", "cuda"):
+        raise ValueError(f"device_name must be 'cpu' or 'cuda', got {device_name!r}")
+    if device_name == "cuda" and not pool.use_gpu:
+        raise ValueError("device_name='cuda' on a RayResourcePool with use_gpu=False: reserve GPUs or use 'cpu'")
+    return pool.use_gpu and device_name != "cpu"
+
+
 def _what_there_is() -> str:
     alive = sum(node["Alive"] for node in ray.nodes())
     return (
@@ -194,8 +225,8 @@ class RayClassWithInitArgs(ClassWithInitArgs):
         self.raw_cls: type = remote_cls.__ray_actor_class__
         if not issubclass(self.raw_cls, Worker):
             raise TypeError(f"{self.raw_cls.__name__} must be a subclass of verl.single_controller.base.Worker")
-        #: raw worker classes by role; filled in by create_colocated_worker_cls
-        self.role_classes: dict[str, type] = {}
+        #: raw worker classes by role, of a colocated class
+        self.role_classes: dict[str, type] = dict(getattr(self.raw_cls, "raw_cls_dict", {}))
         self._options: dict[str, Any] = {}
         self._additional_resource: dict[str, Any] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from verl.single_controller.ray.resource_pool import (
     RayResourcePool,
     bundle_node,
     free_address,
+    takes_gpu,
 )
 
 #: set by the group for every worker; ``worker_env`` must leave them alone
@@ -92,7 +94,7 @@ class RayWorkerGroup(WorkerGroup):
             if ray_cls_with_init is None:
                 raise ValueError("a worker group on a resource_pool needs ray_cls_with_init")
             self._check_env(worker_env or {})
-            self._start(bin_pack, detached, worker_env or {}, _takes_gpu(device_name, resource_pool))
+            self._start(bin_pack, detached, worker_env or {}, takes_gpu(device_name, resource_pool))
             self._await_ready(ray_wait_register_center_timeout)
         if ray_cls_with_init is not None:
             self._bind_worker_method(ray_cls_with_init.raw_cls)
@@ -107,9 +109,10 @@ class RayWorkerGroup(WorkerGroup):
 
     def _start(self, bin_pack: bool, detached: bool, worker_env: dict[str, str], use_gpu: bool) -> None:
         pool = self.resource_pool
-        groups = pool.get_placement_groups(strategy="STRICT_PACK" if bin_pack else "PACK")
+        places = pool.places(strategy="STRICT_PACK" if bin_pack else "PACK")
+        groups = pool.get_placement_groups()
         try:
-            self.master_address, free_port = free_address(bundle_node(groups[0], 0))
+            self.master_address, free_port = free_address(bundle_node(groups[places[0][0]], places[0][1]))
         except RayError as error:  # the node was lost between its reservation and now
             raise WorkerDied(rank=0, node="unknown", pid=None, method="__init__", cause=str(error)) from error
         self.master_port = self.master_port or free_port
@@ -123,27 +126,28 @@ class RayWorkerGroup(WorkerGroup):
             "WG_PREFIX": self.name_prefix,
             "WG_BACKEND": "ray",
         }
-        for node, group in enumerate(groups):
-            for local_rank in range(group.bundle_count):
-                rank = len(self._workers)
-                # with one visible device each, the device index that libraries read from LOCAL_RANK is 0
-                local = (0, 1) if use_gpu else (local_rank, group.bundle_count)
-                env = {
-                    **base_env,
-                    "RANK": str(rank),
-                    "LOCAL_RANK": str(local[0]),
-                    "LOCAL_WORLD_SIZE": str(local[1]),
-                    "RAY_LOCAL_RANK": str(local_rank),
-                    "RAY_LOCAL_WORLD_SIZE": str(group.bundle_count),
-                }
-                name = f"{self.name_prefix}{self.ray_cls_with_init.raw_cls.__name__}_{node}:{local_rank}"
-                options: dict[str, Any] = {"name": name, "runtime_env": {"env_vars": env}}
-                if detached:
-                    options["lifetime"] = "detached"
-                share = 1 / pool.max_colocate_count
-                worker = self.ray_cls_with_init(group, local_rank, use_gpu=use_gpu, num_gpus=share, options=options)
-                self._workers.append(worker)
-                self._worker_names.append(name)
+        on_node, started = Counter(node for node, _ in places), Counter()
+        for rank, (node, bundle) in enumerate(places):
+            local_rank, local_size = started[node], on_node[node]
+            started[node] += 1
+            # with one visible device each, the device index that libraries read from LOCAL_RANK is 0
+            local = (0, 1) if use_gpu else (local_rank, local_size)
+            env = {
+                **base_env,
+                "RANK": str(rank),
+                "LOCAL_RANK": str(local[0]),
+                "LOCAL_WORLD_SIZE": str(local[1]),
+                "RAY_LOCAL_RANK": str(local_rank),
+                "RAY_LOCAL_WORLD_SIZE": str(local_size),
+            }
+            name = f"{self.name_prefix}{self.ray_cls_with_init.raw_cls.__name__}_{node}:{bundle}"
+            options: dict[str, Any] = {"name": name, "runtime_env": {"env_vars": env}}
+            if detached:
+                options["lifetime"] = "detached"
+            share = 1 / pool.max_colocate_count
+            worker = self.ray_cls_with_init(groups[node], bundle, use_gpu=use_gpu, num_gpus=share, options=options)
+            self._workers.append(worker)
+            self._worker_names.append(name)
 
     def _await_ready(self, timeout_s: float) -> None:
         refs = [worker.__ray_ready__.remote() for worker in self._workers]
@@ -193,6 +197,13 @@ class RayWorkerGroup(WorkerGroup):
             group._bind_worker_method(roles[role], remote_prefix=f"{role}_")
             spawned[role] = group
         return spawned
+
+    def fuse(self, prefix_set: Iterable[str]) -> None:
+        """Keep the groups of :meth:`spawn` as attributes: ``group.ROLE.method()``."""
+        for role, group in self.spawn(prefix_set).items():
+            if hasattr(type(self), role):
+                raise ValueError(f"fuse: role {role!r} would hide a worker group's own {role}: rename it")
+            setattr(self, role, group)
 
     # -- executing ------------------------------------------------------------------------------
 
@@ -273,14 +284,6 @@ class RayWorkerGroup(WorkerGroup):
         self.kill()
         if self.resource_pool is not None:
             self.resource_pool.release()
-
-
-def _takes_gpu(device_name: str | None, pool: RayResourcePool) -> bool:
-    if device_name not in (None, "cpu", "cuda"):
-        raise ValueError(f"device_name must be 'cpu' or 'cuda', got {device_name!r}")
-    if device_name == "cuda" and not pool.use_gpu:
-        raise ValueError("device_name='cuda' on a RayResourcePool with use_gpu=False: reserve GPUs or use 'cpu'")
-    return pool.use_gpu and device_name != "cpu"
 
 
 def _shared(values: list[Any]) -> list[Any]:
