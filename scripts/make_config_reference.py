@@ -147,7 +147,7 @@ def _shown(value: object) -> str:
 
 
 def _takes(expects: str) -> str:
-    return expects.replace("a text that is not empty", "text").replace("a whole number", "integer").replace("a number", "number")
+    return expects.replace("a non-empty string", "string").replace("a whole number", "integer").replace("a number", "number")
 
 
 def _row(*cells: str) -> str:

@@ -39,6 +39,7 @@ from verl.trainer.ppo.core_algos import get_kl_controller
 from verl.utils.checkpoint import CheckpointDir
 from verl.utils.checkpoint.checkpoint_manager import resolve_resume
 from verl.utils.checkpoint.shared_folder import check_shared_folder
+from verl.utils.config_check import one_or_more
 from verl.utils.tokenizer import hf_tokenizer
 from verl.utils.tracking import Tracking
 
@@ -87,7 +88,7 @@ class AgentTrainer:
         self.rollouts = Rollouts(self.workers, self.step)
         self.tracking = Tracking(
             project_name=trainer.project_name, experiment_name=trainer.experiment_name,
-            default_backend=[name for name in trainer.logger if name != "console"],  # the display is the console
+            default_backend=[name for name in one_or_more(trainer.logger) if name != "console"],  # the display is the console
             config=OmegaConf.to_container(self.config, resolve=True),
             folder=self.folder, resume_step=None if trainer.val_only else self.step,
         )  # fmt: skip
@@ -259,18 +260,25 @@ class AgentTrainer:
         config, actor = self.config, self.config.actor_rollout_ref.actor
         metrics["perf/total_num_tokens"] = float(batch.batch["attention_mask"].sum())
         metrics["rollout/trained_share"] = float(batch.batch["response_mask"].sum() / batch.batch["attention_mask"].sum())
-        key = (int(config.seed.train), "mini_batches", step) if actor.shuffle else None
-        shares, balance = update_batch.deal_to_ranks(
-            batch, ranks=self.plan.ranks, mini_batch_size=actor.ppo_mini_batch_size, shuffle_key=key,
-            balance=bool(config.trainer.balance_batch),
-        )  # fmt: skip
+        shares, balance = self._deal(batch, actor, step)
         metrics |= balance
         if self.workers.critic is not None:
+            critic = config.critic  # its mini-batches are the actor's, unless its own keys say otherwise
+            alike = (critic.ppo_mini_batch_size, critic.shuffle) == (actor.ppo_mini_batch_size, actor.shuffle)
+            critic_shares = shares if alike else self._deal(batch, critic, step)[0]
             with self._timed(metrics, "update_critic"):
-                metrics |= self.workers.critic.update_critic(shares)[0].meta_info["metrics"]
+                metrics |= self.workers.critic.update_critic(critic_shares)[0].meta_info["metrics"]
         if step > config.trainer.critic_warmup:
             with self._timed(metrics, "update_actor"):
                 metrics |= self.workers.actor.update_actor(shares)[0].meta_info["metrics"]
+
+    def _deal(self, batch: DataProto, section, step: int) -> tuple[list[DataProto], dict[str, float]]:
+        """A share a rank, in mini-batches as ``section`` (the actor's or the critic's) asks for."""
+        key = (int(self.config.seed.train), "mini_batches", step) if section.shuffle else None
+        return update_batch.deal_to_ranks(
+            batch, ranks=self.plan.ranks, mini_batch_size=section.ppo_mini_batch_size, shuffle_key=key,
+            balance=bool(self.config.trainer.balance_batch),
+        )  # fmt: skip
 
     def _validate(self, step: int) -> dict[str, float]:
         metrics: dict[str, float] = {}

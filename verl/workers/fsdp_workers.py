@@ -199,8 +199,8 @@ class ActorRolloutRefWorker(_TrainingWorker):
 
     def _set_log_prob_limits(self, data: DataProto, section) -> None:
         data.meta_info.setdefault("temperature", float(self.config.rollout.temperature))
-        data.meta_info["use_dynamic_bsz"] = bool(section.get("log_prob_use_dynamic_bsz", False))
-        data.meta_info["max_token_len"] = section.get("log_prob_max_token_len_per_gpu")
+        data.meta_info["use_dynamic_bsz"] = bool(section.get("log_prob_use_dynamic_bsz", True))
+        data.meta_info["max_token_len"] = section.get("log_prob_max_token_len_per_gpu", 16384)
         data.meta_info["micro_batch_size"] = section.get("log_prob_micro_batch_size_per_gpu")
 
 
