@@ -20,7 +20,6 @@ MEANINGS = {
     "clip_grad": "gradients are scaled down to this norm; VeRL's newest name, which wins over grad_clip",
     "forward_max_token_len_per_gpu": "tokens of a forward pass without backward, where use_dynamic_bsz is true",
     "forward_micro_batch_size_per_gpu": "rows of such a pass, where use_dynamic_bsz is false",
-    "strategy": "fsdp2; fsdp is taken as fsdp2",
     "clip_ratio_low": "lower bound of the ratio: 1 - clip_ratio_low; null: clip_ratio",
     "loss_mode": "the policy loss (verl/trainer/ppo/policy_losses*.py)",
     "clip_cov_ratio": "clip_cov: share of the tokens that get no gradient",

@@ -259,7 +259,8 @@ class AgentTrainer:
     def _update(self, batch: DataProto, step: int, metrics: dict) -> None:
         config, actor = self.config, self.config.actor_rollout_ref.actor
         metrics["perf/total_num_tokens"] = float(batch.batch["attention_mask"].sum())
-        metrics["rollout/trained_share"] = float(batch.batch["response_mask"].sum() / batch.batch["attention_mask"].sum())
+        metrics["rollout/trained_tokens"] = float(batch.batch["response_mask"].sum())
+        metrics["rollout/trained_share"] = metrics["rollout/trained_tokens"] / metrics["perf/total_num_tokens"]
         shares, balance = self._deal(batch, actor, step)
         metrics |= balance
         if self.workers.critic is not None:

@@ -336,8 +336,6 @@ def warnings(config: Config) -> Iterator[str]:
         yield f"es_manager.val.group_size = {val['group_size']} with val_kwargs.do_sample=false: members of a group will be the same"
     if config["actor_rollout_ref"]["actor"]["use_kl_loss"] and not config["actor_rollout_ref"]["actor"]["kl_loss_coef"]:
         yield "actor_rollout_ref.actor.use_kl_loss is true with kl_loss_coef = 0: the term costs a reference and does nothing"
-    if config["actor_rollout_ref"]["actor"]["strategy"] == "fsdp":
-        yield "actor_rollout_ref.actor.strategy = fsdp: FSDP2 is used"
     rollout = config["actor_rollout_ref"]["rollout"]
     whole = config["agent_proxy"]["max_turn"] * rollout["response_length"]
     if whole >= rollout["max_model_len"]:

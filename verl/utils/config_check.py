@@ -226,8 +226,9 @@ class KeyTable:
         if sorted(given) == sorted(wanted) or ("_" in leaf and name.startswith(leaf) and name[len(leaf) :][:1].isalpha()):
             return True
         odd, left = [word for word in given if word not in wanted], [word for word in wanted if word not in given]
-        misspelt = [word for word in odd if word not in self._words and difflib.get_close_matches(word, left, n=1, cutoff=0.6)]
-        return bool(odd) and misspelt == odd and _likeness(leaf, name) >= 0.7
+        if not odd or any(word in self._words for word in odd):
+            return False
+        return _likeness(leaf, name) >= 0.7 and all(difflib.get_close_matches(word, left, n=1, cutoff=0.6) for word in odd)
 
 
 def _likeness(one: str, other: str) -> float:

@@ -101,7 +101,6 @@ _update = {
 }
 _actor = {
     **_update,
-    "strategy": choice("fsdp2", "fsdp"),
     "clip_ratio": number(above=0),
     "clip_ratio_low": optional(number(above=0)),
     "clip_ratio_high": optional(number(above=0)),

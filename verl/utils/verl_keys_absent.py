@@ -105,7 +105,7 @@ _add("set actor_rollout_ref.model.use_remove_padding", {"use_remove_padding": Tr
 
 _ONE_ENGINE = "FSDP2 is the only training engine"
 _add(_ONE_ENGINE, {"model_engine": "dp", "trainer.use_legacy_worker_impl": "auto"})
-_add(_ONE_ENGINE, {"strategy": "fsdp"}, REF, CRITIC, *sections.ENGINES)
+_add(_ONE_ENGINE, {"strategy": "fsdp"}, ACTOR, REF, CRITIC, *sections.ENGINES)
 _add(_ONE_ENGINE, {"megatron": {}, "veomni": {}, "torchtitan": {}, "automodel": {}}, ACTOR, REF, CRITIC)
 _add("it is FSDP1's; FSDP2 is the only training engine", {"forward_prefetch": False, "use_orig_params": False},
      *sections.ENGINES, f"{CRITIC_MODEL}.fsdp_config")  # fmt: skip
@@ -145,7 +145,7 @@ _add("the optimizer is torch's AdamW", {
 _add("the schedule's name is optim.lr_scheduler_type", {"warmup_style": None}, f"{ACTOR}.optim", f"{CRITIC}.optim")
 _add("a warm-up of n steps starts at 1/n of the rate, as VeRL's does at false", {"zero_indexed_step": True}, f"{ACTOR}.optim", f"{CRITIC}.optim")
 _add("the entropy of sampled tokens is always computed", {"calculate_entropy": False}, ACTOR)
-_add("there is no estimator that uses it", {"calculate_sum_pi_squared": False}, ACTOR)
+_add("what algorithm.adv_estimator needs is computed by itself", {"calculate_sum_pi_squared": False}, ACTOR)
 _add("with bypass_mode the loss is actor.policy_loss.loss_mode", {"loss_type": "ppo_clip"}, "algorithm.rollout_correction")
 _add("samples are not weighted by preference", {
     "use_pf_ppo": False, "pf_ppo.reweight_method": "pow", "pf_ppo.weight_pow": 2.0,
@@ -192,8 +192,7 @@ _ALSO: dict[str, tuple] = {
     "actor_rollout_ref.actor.optim.warmup_style": ("constant",), "critic.optim.warmup_style": ("constant",),
     "actor_rollout_ref.actor.optim.zero_indexed_step": (False,), "critic.optim.zero_indexed_step": (False,),
     "actor_rollout_ref.ref.use_torch_compile": (False,),
-    "critic.strategy": ("fsdp2",), "actor_rollout_ref.ref.strategy": ("fsdp2",),
-    **{f"{engine}.strategy": ("fsdp2",) for engine in sections.ENGINES},
+    **{f"{section}.strategy": ("fsdp2",) for section in (ACTOR, REF, CRITIC, *sections.ENGINES)},
 }  # fmt: skip
 for _path, _values in _ALSO.items():
     ABSENT[_path] = Absent(ABSENT[_path].usual, ABSENT[_path].reason, also=_values)
