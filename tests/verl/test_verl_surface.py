@@ -96,12 +96,12 @@ def test_no_hint_names_a_key_of_another_meaning(key):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from([k for k in sorted(VERL_IMPLEMENTED) if any(len(word) > 4 for word in k.rpartition(".")[2].split("_"))]), st.data())
+@given(st.sampled_from([k for k in sorted(VERL_IMPLEMENTED) if any(len(word) > 5 for word in k.rpartition(".")[2].split("_"))]), st.data())
 def test_a_slip_of_the_keyboard_is_put_right(key, data):
     """One letter left out of a long word, or two exchanged: the hint is that name (beside it or in a like section), or another
     name as near. (Of a short word too little is left to tell `lb` from `ub`.)"""
     section, _, leaf = key.rpartition(".")
-    word = data.draw(st.sampled_from([w for w in leaf.split("_") if len(w) > 4]))
+    word = data.draw(st.sampled_from([w for w in leaf.split("_") if len(w) > 5]))
     at = data.draw(st.integers(1, len(word) - 2))
     slip = word[:at] + (word[at + 1 :] if data.draw(st.booleans()) else word[at + 1] + word[at] + word[at + 2 :])
     assume(slip != word and slip not in TABLE._words)

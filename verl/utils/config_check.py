@@ -228,7 +228,7 @@ class KeyTable:
         odd, left = [word for word in given if word not in wanted], [word for word in wanted if word not in given]
         if not odd or any(word in self._words for word in odd):
             return False
-        return _likeness(leaf, name) >= 0.7 and all(difflib.get_close_matches(word, left, n=1, cutoff=0.6) for word in odd)
+        return _likeness(leaf, name) >= 0.65 and all(difflib.get_close_matches(word, left, n=1, cutoff=0.6) for word in odd)
 
 
 def _likeness(one: str, other: str) -> float:
