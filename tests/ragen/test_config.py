@@ -3,7 +3,6 @@
 import copy
 import functools
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -16,7 +15,6 @@ from omegaconf import OmegaConf
 
 from ragen.trainer import rollout_filter
 from ragen.trainer.config import CONFIG_DIR, compose, open_overrides, plain, validate_config
-from ragen.trainer.config_keys import key_table
 from verl.utils import verl_keys
 from verl.utils.config_check import ConfigError
 

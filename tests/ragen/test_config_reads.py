@@ -6,13 +6,13 @@ import sys
 import pytest
 import torch
 import yaml
-import train
-from config_reads import Reads, recorded, reads_of_runs
+from config_reads import Reads, reads_of_runs, recorded
 from omegaconf import OmegaConf
 from test_step import trajectory
 
+import train
 from ragen.llm_agent.batch import build_batch
-from ragen.trainer.config import CONFIG_DIR, compose
+from ragen.trainer.config import compose
 from ragen.trainer.config_keys import key_table
 from ragen.trainer.credit import compute_advantages
 from verl.trainer.ppo.core_algos import get_policy_loss_fn
