@@ -26,7 +26,7 @@ from ragen.players.scripted import DEFAULT_OPPONENT, SCRIPTED  # noqa: E402
 from ragen.trainer.config import CONFIG_DIR  # noqa: E402
 from ragen.trainer.config_keys import key_table  # noqa: E402
 from scripts.config_meanings import MEANINGS  # noqa: E402
-from verl.utils.config_check import show  # noqa: E402
+from verl.utils.config_check import KeyTable, show  # noqa: E402
 
 TARGET = ROOT / "docs" / "configuration.md"
 
@@ -145,7 +145,7 @@ def _shown(value: object) -> str:
 
 
 def _takes(expects: str) -> str:
-    return expects.replace("a text that is not empty", "text").replace("a whole number", "integer").replace("a number", "number")
+    return expects.replace("a non-empty string", "string").replace("a whole number", "integer").replace("a number", "number")
 
 
 def _row(*cells: str) -> str:
@@ -200,13 +200,29 @@ def _players() -> Iterator[str]:
 
 def _absent() -> Iterator[str]:
     yield "\n## Keys that have no effect\n"
-    yield "Keys of VeRL and RAGEN that a launch script may hold: accepted at the value shown, refused at another.\n"
+    yield (
+        "Keys of VeRL (to its version 0.9.1) and RAGEN that a launch script may hold: accepted at the value shown (`.*`: a section's keys, "
+        "at VeRL's defaults), refused at another.\n"
+    )
     yield "| why | keys |\n|---|---|"
-    reasons: dict[str, list[str]] = {}
-    for key, entry in key_table().absent.items():
-        reasons.setdefault(entry.reason, []).append(f"`{key}={show(entry.usual)}`")
+    table = key_table()
+    reasons: dict[str, dict[str, None]] = {}
+    for key, entry in table.absent.items():
+        if not key.endswith("._target_"):  # Hydra's, in most of the sections
+            reasons.setdefault(entry.reason, {})[_section_or_key(table, key)] = None
     for reason, keys in reasons.items():
-        yield _row(reason, ", ".join(keys))
+        yield _row(reason, ", ".join(f"`{key}`" for key in keys))
+
+
+def _section_or_key(table: KeyTable, key: str) -> str:
+    """``section.*`` for the widest section around an absent key that is absent as a whole and for one reason, else ``key=value``."""
+    parts = key.split(".")
+    for end in range(1, len(parts)):
+        prefix = ".".join(parts[:end]) + "."
+        reasons = {entry.reason for other, entry in table.absent.items() if other.startswith(prefix) and not other.endswith("._target_")}
+        if len(reasons) == 1 and not any(other.startswith(prefix) for other in table.implemented):
+            return prefix + "*"
+    return f"{key}={show(table.absent[key].usual)}"
 
 
 if __name__ == "__main__":

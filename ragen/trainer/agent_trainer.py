@@ -40,6 +40,7 @@ from verl.trainer.ppo.core_algos import add_cov_selected, get_kl_controller
 from verl.utils.checkpoint import CheckpointDir
 from verl.utils.checkpoint.checkpoint_manager import resolve_resume
 from verl.utils.checkpoint.shared_folder import check_shared_folder
+from verl.utils.config_check import one_or_more
 from verl.utils.tokenizer import hf_tokenizer
 from verl.utils.tracking import Tracking
 from verl.utils.verl_keys import TOKEN_BASELINE_ESTIMATORS
@@ -89,7 +90,7 @@ class AgentTrainer:
         self.rollouts = Rollouts(self.workers, self.step)
         self.tracking = Tracking(
             project_name=trainer.project_name, experiment_name=trainer.experiment_name,
-            default_backend=[name for name in trainer.logger if name != "console"],  # the display is the console
+            default_backend=[name for name in one_or_more(trainer.logger) if name != "console"],  # the display is the console
             config=OmegaConf.to_container(self.config, resolve=True),
             folder=self.folder, resume_step=None if trainer.val_only else self.step,
         )  # fmt: skip
@@ -270,25 +271,21 @@ class AgentTrainer:
     def _update(self, batch: DataProto, step: int, metrics: dict) -> None:
         config, actor = self.config, self.config.actor_rollout_ref.actor
         metrics["perf/total_num_tokens"] = float(batch.batch["attention_mask"].sum())
-        metrics["rollout/trained_share"] = float(batch.batch["response_mask"].sum() / batch.batch["attention_mask"].sum())
-        key = (int(config.seed.train), "mini_batches", step) if actor.shuffle else None
+        metrics["rollout/trained_tokens"] = float(batch.batch["response_mask"].sum())
+        metrics["rollout/trained_share"] = metrics["rollout/trained_tokens"] / metrics["perf/total_num_tokens"]
         # a constant, as Dr. GRPO means it: the same for every batch, however trajectories are cut into rows
         batch.meta_info["loss_scale_factor"] = config.agent_proxy.max_turn * config.actor_rollout_ref.rollout.response_length
-        deal = functools.partial(
-            update_batch.deal_to_ranks, ranks=self.plan.ranks, mini_batch_size=actor.ppo_mini_batch_size, shuffle_key=key,
-            balance=bool(config.trainer.balance_batch),
-        )  # fmt: skip
         trained = self._rows_to_train(batch, metrics)
         batch.non_tensor_batch["trained"] = trained
         if self.workers.critic is not None:
-            shares, balance = deal(batch)
+            shares, balance = self._deal(batch, config.critic, step)
             metrics |= balance
             with self._timed(metrics, "update_critic"):
                 metrics |= self.workers.critic.update_critic(shares)[0].meta_info["metrics"]
         if step > config.trainer.critic_warmup and trained.any():
             # clip_cov and kl_cov rank the tokens of the whole update; other losses leave the batch as it is
             rows = batch if trained.all() else batch.select_idxs(trained)
-            shares, balance = deal(add_cov_selected(rows, actor, seed=step))
+            shares, balance = self._deal(add_cov_selected(rows, actor, seed=step), actor, step)
             metrics |= balance
             with self._timed(metrics, "update_actor"):
                 metrics |= self.workers.actor.update_actor(shares)[0].meta_info["metrics"]
@@ -304,6 +301,14 @@ class AgentTrainer:
     def _signal(self, found: bool) -> dict[str, float]:
         """Count a step that had an advantage somewhere, or none; too many of these in a row end the run."""
         return {**self.empty_stop.update(not found), "actor/no_signal": float(not found)}
+
+    def _deal(self, batch: DataProto, section, step: int) -> tuple[list[DataProto], dict[str, float]]:
+        """A share a rank, in mini-batches as ``section`` (the actor's or the critic's) asks for."""
+        key = (int(self.config.seed.train), "mini_batches", step) if section.shuffle else None
+        return update_batch.deal_to_ranks(
+            batch, ranks=self.plan.ranks, mini_batch_size=section.ppo_mini_batch_size, shuffle_key=key,
+            balance=bool(self.config.trainer.balance_batch),
+        )  # fmt: skip
 
     def _validate(self, step: int) -> dict[str, float]:
         metrics: dict[str, float] = {}

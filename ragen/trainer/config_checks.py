@@ -166,18 +166,22 @@ def check_batch(config: Config) -> Iterator[str]:
             f"es_manager.train.group_size = 1: {estimator} compares the members of a group, every advantage would be 0; "
             "use 2 or more (the paper: 16)"
         )
-    mini, most = actor["ppo_mini_batch_size"], None
+    critic = config["critic"]
+    minis = {"actor_rollout_ref.actor": actor["ppo_mini_batch_size"]}
+    if estimator in CRITIC_ESTIMATORS and critic["ppo_mini_batch_size"] != actor["ppo_mini_batch_size"]:
+        minis["critic"] = critic["ppo_mini_batch_size"]
     for groups in _rounds_if_sound(config):
         kept, _ = kept_groups(config, groups)
         seats = max(trained_seats(config["custom_envs"], tag) for tag in groups)
-        if mini > kept * size * seats:
-            most = kept * size * seats
-            yield (
-                f"actor_rollout_ref.actor.ppo_mini_batch_size = {mini} is more than the {most} trajectories of a step of "
-                f"{', '.join(groups)} ({sum(groups.values())} groups, {kept} kept by the filter, {size * seats} trajectories each): "
-                f"use at most {most}, or raise env_groups or rollout_filter_ratio"
-            )
-    for path, part in (("actor_rollout_ref.actor", actor), ("critic", config["critic"])):
+        most = kept * size * seats
+        for path, mini in minis.items():
+            if mini > most:
+                yield (
+                    f"{path}.ppo_mini_batch_size = {mini} is more than the {most} trajectories of a step of "
+                    f"{', '.join(groups)} ({sum(groups.values())} groups, {kept} kept by the filter, {size * seats} trajectories each): "
+                    f"use at most {most}, or raise env_groups or rollout_filter_ratio"
+                )
+    for path, part in (("actor_rollout_ref.actor", actor), ("critic", critic)):
         if not part["use_dynamic_bsz"] and part["ppo_micro_batch_size_per_gpu"] is None:
             yield f"{path}.ppo_micro_batch_size_per_gpu = null: give a number of rows, or set {path}.use_dynamic_bsz=true"
 
@@ -251,6 +255,9 @@ def check_lengths(config: Config) -> Iterator[str]:
         "critic.ppo_max_token_len_per_gpu": (config["critic"]["use_dynamic_bsz"], config["critic"]["ppo_max_token_len_per_gpu"]),
         f"{path}.log_prob_max_token_len_per_gpu": (rollout["log_prob_use_dynamic_bsz"], rollout["log_prob_max_token_len_per_gpu"]),
     }
+    forward = config["critic"]["forward_max_token_len_per_gpu"]
+    if forward != config["critic"]["ppo_max_token_len_per_gpu"]:
+        budgets["critic.forward_max_token_len_per_gpu"] = (config["critic"]["use_dynamic_bsz"], forward)
     for name, (dynamic, budget) in budgets.items():
         if dynamic and budget < length:
             yield f"{name} = {budget}: a trajectory may have {path}.max_model_len = {length} tokens and is never cut; use at least that"
@@ -346,8 +353,6 @@ def warnings(config: Config) -> Iterator[str]:
         yield f"es_manager.val.group_size = {val['group_size']} with val_kwargs.do_sample=false: members of a group will be the same"
     if config["actor_rollout_ref"]["actor"]["use_kl_loss"] and not config["actor_rollout_ref"]["actor"]["kl_loss_coef"]:
         yield "actor_rollout_ref.actor.use_kl_loss is true with kl_loss_coef = 0: the term costs a reference and does nothing"
-    if config["actor_rollout_ref"]["actor"]["strategy"] == "fsdp":
-        yield "actor_rollout_ref.actor.strategy = fsdp: FSDP2 is used"
     rollout = config["actor_rollout_ref"]["rollout"]
     whole = config["agent_proxy"]["max_turn"] * rollout["response_length"]
     if whole >= rollout["max_model_len"]:

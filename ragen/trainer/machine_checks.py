@@ -13,6 +13,7 @@ from typing import Any
 from ragen.players.keys import load_keys
 from ragen.trainer.config_checks import used_tags
 from ragen.trainer.plan import is_split, players_of
+from verl.utils.config_check import one_or_more
 from verl.utils.gpus import visible_gpus
 
 Config = Mapping[str, Any]
@@ -98,7 +99,7 @@ def _check_model(key: str, path: str) -> Iterator[str]:
 
 
 def check_packages(config: Config) -> Iterator[str]:
-    for name in config["trainer"]["logger"]:
+    for name in one_or_more(config["trainer"]["logger"]):
         package = _TRACKER_PACKAGES.get(name)
         if package and importlib.util.find_spec(package) is None:
             yield f"trainer.logger holds {name}, which is not installed: pip install {package}, or take it out"

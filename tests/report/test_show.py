@@ -51,7 +51,7 @@ def test_worst_episodes_of_a_step(run, capsys):
     assert code == 0 and "3 of 16 episodes that fit" in out and out.count("step 40 · training") == 3
     rewards = [float(part.split()[0]) for part in out.split(" reward ")[1:] if part.split()[1].startswith("─")]
     assert rewards == sorted(rewards) and len(rewards) == 3
-    assert "✕ refused: That is not a cell of the board" in out and "[O]" in out or "[X]" in out
+    assert "✕ refused: That is not a cell of the board" in out and ("[O]" in out or "[X]" in out)
 
 
 def test_tokens(run, capsys):

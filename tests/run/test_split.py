@@ -56,7 +56,7 @@ def test_a_split_run_is_the_hybrid_one(tmp_path):
 def test_a_step_ahead_trains_on_what_an_older_policy_played(ahead):
     assert [row["rollout/policy_lag"] for row in ahead] == [0, 1, 1, 0, 1]  # saved after 3
     for row in ahead:
-        assert row["actor/grad_norm"] > 0 and "val/TicTacToe/success" in row or row["step"] % 2
+        assert row["actor/grad_norm"] > 0
         # the ratio is to the policy that played: 1 to float noise where that is the trainer's own
         moved = abs(row["actor/ppo_kl"])
         assert moved > 1e-4 if row["rollout/policy_lag"] else moved < 1e-5

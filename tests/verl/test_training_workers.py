@@ -142,7 +142,8 @@ def critic_config(path: str, **changes):
     config = worker_config(path, **changes)
     return OmegaConf.create(
         {
-            "model": {**config.model, "fsdp_config": {"reshard_after_forward": True}}, "ppo_micro_batch_size_per_gpu": 2,
+            "model": {**config.model, "fsdp_config": {"reshard_after_forward": True}}, "use_dynamic_bsz": False,
+            "ppo_micro_batch_size_per_gpu": 2,
             "ppo_epochs": 2, "grad_clip": 0.5, "cliprange_value": 0.5, "loss_agg_mode": "token-mean",
             "optim": {"lr": 1e-2, "weight_decay": 0.01},
         }

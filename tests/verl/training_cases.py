@@ -49,8 +49,11 @@ def worker_config(path: str, **changes) -> OmegaConf:
                 "optim": {"lr": 1e-2, "weight_decay": 0.01, "total_training_steps": 10},
                 "fsdp_config": {"mixed_precision": None, "reshard_after_forward": True},
             },
-            "ref": {"log_prob_micro_batch_size_per_gpu": 3},
-            "rollout": {"temperature": 0.7, "log_prob_micro_batch_size_per_gpu": 3, "update_weights_bucket_megabytes": 1},
+            "ref": {"log_prob_use_dynamic_bsz": False, "log_prob_micro_batch_size_per_gpu": 3},
+            "rollout": {
+                "temperature": 0.7, "log_prob_use_dynamic_bsz": False, "log_prob_micro_batch_size_per_gpu": 3,
+                "update_weights_bucket_megabytes": 1,
+            },
         }
     )  # fmt: skip
     for key, value in changes.items():

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,7 +84,7 @@ def boolean() -> Field:
 
 
 def text() -> Field:
-    return Field("a text that is not empty", lambda v: isinstance(v, str) and bool(v))
+    return Field("a non-empty string", lambda v: isinstance(v, str) and bool(v))
 
 
 def choice(*names: str) -> Field:
@@ -108,6 +109,11 @@ def optional(inner: Field) -> Field:
 
 def either(*inner: Field) -> Field:
     return Field(", or ".join(f.expects for f in inner), lambda v: any(f.accepts(v) for f in inner))
+
+
+def one_or_more(value: Any) -> list:
+    """The values of a key that takes a list or a single one."""
+    return [value] if isinstance(value, str) else list(value)
 
 
 def list_of(inner: Field, *, length: int | None = None) -> Field:
@@ -142,6 +148,7 @@ class KeyTable:
             raise ValueError(f"keys both implemented and absent: {', '.join(both)}")
         self.implemented = dict(implemented)
         self.absent = dict(absent)
+        self._words = {word for path in (*implemented, *absent) for word in re.split(r"[._]", path)}
         self._tree: dict[str, Any] = {}
         for path, entry in {**self.implemented, **self.absent}.items():
             *parents, leaf = path.split(".")
@@ -165,7 +172,8 @@ class KeyTable:
             path = f"{prefix}{name}"
             entry = tree.get(str(name), tree.get("*"))
             if entry is None:
-                report.problems.append(f"{path} is not a key{self._hint(path, tree, prefix)}")
+                near = self._nearest(path, tree, prefix, is_section=isinstance(value, Mapping))
+                report.problems.append(f"{path} is not a key" + (f"; did you mean {near}?" if near else ""))
             elif isinstance(entry, Field):
                 if not entry.accepts(value):
                     report.problems.append(describe(path, value, entry.expects))
@@ -177,7 +185,7 @@ class KeyTable:
                 report.problems.append(describe(path, value, f"a section with the keys {', '.join(sorted(entry))}"))
         for name, entry in tree.items():
             if all_needed and name != "*" and name not in section and _has_field(entry):
-                report.problems.append(f"{prefix}{name} is missing: it was taken out of the configuration, leave it in")
+                report.problems.append(f"{prefix}{name} is missing from the configuration; restore it")
 
     @staticmethod
     def _check_absent(path: str, value: Any, entry: Absent, report: Report) -> None:
@@ -188,16 +196,43 @@ class KeyTable:
                 f"{path} = {show(value)} is not implemented: {entry.reason}. Leave it out (or at {show(entry.usual)})"
             )
 
-    def _hint(self, path: str, tree: dict[str, Any], prefix: str) -> str:
-        """The nearest key beside it; else the same last name elsewhere; else the nearest whole path."""
-        siblings = {f"{prefix}{name}": name for name in tree if name != "*"}
+    def _nearest(self, path: str, tree: dict[str, Any], prefix: str, is_section: bool) -> str | None:
+        """The key that ``path`` is a misspelling of, beside it or else in the same part of the config; or the key of the same name in
+        another section; or ``None``.
+
+        A name whose words are all known ones is no misspelling: ``max_critic_ckpt_to_keep`` is not ``max_actor_ckpt_to_keep``,
+        and naming a key of another meaning misleads more than naming none.
+        """
         leaf = path.rpartition(".")[2]
-        near = difflib.get_close_matches(leaf, list(siblings.values()), n=1, cutoff=0.7)
-        if near:
-            return f"; did you mean {prefix}{near[0]}?"
-        elsewhere = [known for known in self.implemented if known.rpartition(".")[2] == leaf]
-        near = elsewhere[:1] or difflib.get_close_matches(path, [k for k in self.implemented if "*" not in k], n=1, cutoff=0.5)
-        return f"; did you mean {near[0]}?" if near else ""
+        beside = [f"{prefix}{name}" for name, entry in tree.items() if name != "*" and isinstance(entry, dict) == is_section]
+        near = self._misspelt(leaf, beside)
+        if near or is_section:
+            return near
+        part = path.partition(".")[0] + "." if prefix else ""
+        known = [key for key in self.implemented if key.startswith(part) and "*" not in key]
+        same = [key for key in known if key.endswith("." + leaf)]
+        sure = [key for key in same if "_" in leaf or key.startswith(prefix)]  # any section may have a seed of its own
+        return sure[0] if sure else self._misspelt(leaf, [key for key in known if key not in same])
+
+    def _misspelt(self, leaf: str, candidates: Iterable[str]) -> str | None:
+        """The path among ``candidates`` whose last name ``leaf`` was most likely meant to be."""
+        names = [(path, path.rpartition(".")[2]) for path in candidates]
+        found = [(_likeness(leaf, name), path) for path, name in names if self._alike(leaf, name)]
+        return max(found, key=lambda pair: pair[0])[1] if found else None
+
+    def _alike(self, leaf: str, name: str) -> bool:
+        """Whether ``leaf`` is ``name`` with words misspelt or in another order, or broken off within a word."""
+        given, wanted = leaf.split("_"), name.split("_")
+        if sorted(given) == sorted(wanted) or ("_" in leaf and name.startswith(leaf) and name[len(leaf) :][:1].isalpha()):
+            return True
+        odd, left = [word for word in given if word not in wanted], [word for word in wanted if word not in given]
+        if not odd or any(word in self._words for word in odd):
+            return False
+        return _likeness(leaf, name) >= 0.65 and all(difflib.get_close_matches(word, left, n=1, cutoff=0.6) for word in odd)
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def _has_field(entry: Any) -> bool:

@@ -1,8 +1,9 @@
 """Floating point operations of a training step, and what share of the device's peak they use (MFU).
 
 The operations are those that the model needs (Chowdhery et al., arXiv:2204.02311, appendix B): forward and
-backward over every token once. What is computed again for activation checkpointing does not count, what a
-shared prompt saves counts as computed.
+backward over every token once. A token attends to itself and to those before it; the masked half of the square,
+which the appendix counts and kernels skip, does not count. Nor does what is computed again for activation
+checkpointing; what a shared prompt saves counts as computed.
 """
 
 from __future__ import annotations
@@ -54,16 +55,16 @@ class FlopsCounter:
     def step_flops(self, batch_seqlens: Sequence[int], head_tokens: int | None = None) -> float:
         """Operations of forward and backward over sequences of these lengths::
 
-            6 N_body sum(s) + 6 V h t + 12 L q sum(s^2)
+            6 N_body sum(s) + 6 V h t + 6 L q sum(s (s + 1))
 
         ``N_body``: weights of the blocks' linear layers; ``V h``: of the head, applied to ``t = head_tokens``
-        positions (default: all); ``L`` layers whose heads are ``q`` wide together. Attention counts the whole
-        square, as is usual, though half of it is masked. 6 becomes 4 where the weights are frozen (LoRA).
+        positions (default: all); ``L`` layers whose heads are ``q`` wide together. The 6 of the weights becomes 4 where
+        they are frozen (LoRA).
         """
         shape, tokens = self.shape, float(sum(batch_seqlens))
         head = tokens if head_tokens is None else float(head_tokens)
         weights = shape.layers * shape.layer_matmul_parameters * tokens + shape.vocab * shape.hidden * head
-        attention = 12.0 * shape.layers * shape.q * sum(float(s) ** 2 for s in batch_seqlens)
+        attention = 6.0 * shape.layers * shape.q * sum(float(s) * (s + 1) for s in batch_seqlens)
         return (4.0 if self.lora else 6.0) * weights + attention
 
     def estimate_flops(

@@ -16,12 +16,19 @@ def build_optimizer(parameters: Iterable[nn.Parameter], optim_config) -> torch.o
     """
     return torch.optim.AdamW(
         [parameter for parameter in parameters if parameter.requires_grad],
-        lr=float(optim_config.get("lr", 1e-6)),
+        lr=float(optim_config["lr"]),
         betas=tuple(optim_config.get("betas") or (0.9, 0.999)),
         eps=float(optim_config.get("eps", 1e-8)),
         weight_decay=float(optim_config.get("weight_decay", 0.01)),
         fused=True,
     )
+
+
+def clip_norm(section) -> float:
+    """The norm that gradients are scaled down to: `optim.clip_grad` (VeRL's newest name) of an `actor` or `critic` section,
+    and where that is not given `grad_clip`."""
+    given = (section.get("optim") or {}).get("clip_grad")
+    return float(section.get("grad_clip", 1.0) if given is None else given)
 
 
 def build_lr_scheduler(optimizer: torch.optim.Optimizer, optim_config) -> LambdaLR:

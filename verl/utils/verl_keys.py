@@ -76,6 +76,7 @@ _optim = {
     "lr": number(above=0),
     "betas": list_of(number(low=0, below=1), length=2),
     "eps": number(above=0),
+    "clip_grad": number(above=0),
     "weight_decay": number(low=0),
     "total_training_steps": integer(low=1, also=(-1,)),
     "lr_warmup_steps": integer(low=0, also=(-1,)),
@@ -110,7 +111,6 @@ _update = {
 }
 _actor = {
     **_update,
-    "strategy": choice("fsdp2", "fsdp"),
     "clip_ratio": number(above=0),
     "clip_ratio_low": optional(number(above=0)),
     "clip_ratio_high": optional(number(above=0)),
@@ -148,7 +148,7 @@ _rollout = {
     **_log_prob,
     **_sampling,
     "name": choice("vllm", "hf"),
-    "load_format": choice("auto", "dummy"),
+    "load_format": choice("auto", "dummy", "safetensors"),
     "seed": optional(integer(low=0)),
     "dtype": choice("bfloat16", "float16", "float32"),
     "response_length": integer(low=1),
@@ -180,7 +180,10 @@ _critic = {
     **_under("model", _model),
     **_under("model.fsdp_config", _fsdp),
     **_update,
+    "forward_micro_batch_size_per_gpu": optional(integer(low=1)),
+    "forward_max_token_len_per_gpu": integer(low=1),
     "cliprange_value": number(above=0),
+    "loss_scale_factor": optional(number(above=0)),
     **_under("optim", _optim),
 }
 
@@ -255,7 +258,7 @@ _trainer = {
     "max_restarts": integer(low=0),
     "restart_wait_s": number(above=0),
     "node_timeout_s": number(low=2),
-    "logger": list_of(choice(*TRACKERS)),
+    "logger": either(list_of(choice(*TRACKERS)), choice(*TRACKERS)),
     "log_val_generations": integer(low=0),
 }
 

@@ -127,8 +127,8 @@ class ActorRolloutRefWorker(_TrainingWorker):
             model_config = OmegaConf.merge(config.model, {"enable_gradient_checkpointing": False, "lora_rank": 0})
             self._reference = build_sharded_model("causal_lm", model_config, fsdp_config, share_prompts=share_prompts, key=key)
             self._reference.module.requires_grad_(False)
-            ref_config = OmegaConf.merge(config.ref, {"use_prefix_grouper": share_prompts})
-            self.ref_policy = DataParallelPPOActor(ref_config, self._reference.module, packed=self._reference.packed)
+            self.ref_policy = DataParallelPPOActor(config.ref, self._reference.module, packed=self._reference.packed)
+            self.ref_policy.share_prompts = share_prompts  # an actor's key, which `ref` lacks
             self._reference.offload()
 
     @register(dispatch_mode=Dispatch.DP_COMPUTE_PROTO)
@@ -200,8 +200,8 @@ class ActorRolloutRefWorker(_TrainingWorker):
 
     def _set_log_prob_limits(self, data: DataProto, section) -> None:
         data.meta_info.setdefault("temperature", float(self.config.rollout.temperature))
-        data.meta_info["use_dynamic_bsz"] = bool(section.get("log_prob_use_dynamic_bsz", False))
-        data.meta_info["max_token_len"] = section.get("log_prob_max_token_len_per_gpu")
+        data.meta_info["use_dynamic_bsz"] = bool(section.get("log_prob_use_dynamic_bsz", True))
+        data.meta_info["max_token_len"] = section.get("log_prob_max_token_len_per_gpu", 16384)
         data.meta_info["micro_batch_size"] = section.get("log_prob_micro_batch_size_per_gpu")
 
 

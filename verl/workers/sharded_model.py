@@ -100,13 +100,13 @@ def build_sharded_model(
     overrides = _plain(model_config.get("override_config") or {})
     trust = bool(model_config.get("trust_remote_code", False))
     attention, packed = resolve_attention(
-        bool(model_config.get("use_remove_padding", False)), device, overrides.get("attn_implementation"), share_prompts
+        bool(model_config.get("use_remove_padding", True)), device, overrides.get("attn_implementation"), share_prompts
     )
     hf_config = load_model_config(model_config.path, overrides, trust, key)
     build = {"causal_lm": build_causal_lm, "value": build_value_model}[kind]
     model = build(model_config.path, hf_config, attn_implementation=attention, meta=dist.get_rank() != 0, trust_remote_code=trust)
     model.to(to_dtype(fsdp_config.get("model_dtype") or "fp32"))
-    if model_config.get("enable_gradient_checkpointing", False):
+    if model_config.get("enable_gradient_checkpointing", True):
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if rank := int(model_config.get("lora_rank", 0) or 0):
         model = add_lora(

@@ -8,6 +8,7 @@ from torch import nn
 from verl.protocol import DataProto
 from verl.trainer.ppo.core_algos import agg_loss, get_policy_loss_fn, kl_penalty, with_batch_info
 from verl.utils.device import compute_device
+from verl.utils.optim import clip_norm
 from verl.workers.micro_batch import BatchLimits, MicroBatch, selected_positions
 from verl.workers.mini_batches import MiniBatch, UpdateMetrics, loss_scale_factor, run_forward, run_update
 from verl.workers.token_forward import bind_log_prob_forward
@@ -23,7 +24,7 @@ class DataParallelPPOActor:
 
     Args:
         config: the `actor` section (`ppo_epochs`, `ppo_micro_batch_size_per_gpu`, `use_dynamic_bsz`,
-            `ppo_max_token_len_per_gpu`, `grad_clip`, `loss_agg_mode`, `entropy_coeff`, `use_kl_loss`, `kl_loss_coef`,
+            `ppo_max_token_len_per_gpu`, `optim.clip_grad` or `grad_clip`, `loss_agg_mode`, `entropy_coeff`, `use_kl_loss`, `kl_loss_coef`,
             `kl_loss_type`, `policy_loss`, clip ratios). For a reference policy only the forward is used.
         actor_module: a causal language model, sharded by `verl.utils.fsdp_utils.apply_fsdp2` or plain.
         actor_optimizer: over its trainable parameters; None for a policy that is not trained.
@@ -107,7 +108,7 @@ class DataParallelPPOActor:
             loss_of,
             limits=self._update_limits(),
             epochs=epochs,
-            grad_clip=float(config.get("grad_clip", 1.0)),
+            grad_clip=clip_norm(config),
             keep_whole=not (config.get("fsdp_config") or {}).get("reshard_after_forward", True),
             prefix="actor",
             device=self.device,
@@ -144,7 +145,7 @@ class DataParallelPPOActor:
         for name, value in loss_metrics.items():
             metrics.share(name, value * token_share)
         metrics.share("actor/entropy", agg_loss(entropy.detach(), mask, "token-mean", batch_num_tokens=mini.tokens))
-        if entropy_coeff := config.get("entropy_coeff", 0.0):
+        if entropy_coeff := config.get("entropy_coeff", 0.001):
             loss = loss - entropy_coeff * agg_loss(entropy, mask, mode, **counts)
         if config.get("use_kl_loss", False):
             kl = kl_penalty(log_prob, micro.take(batch["ref_log_prob"]), config.get("kl_loss_type", "low_var_kl"))
@@ -159,7 +160,7 @@ class DataParallelPPOActor:
 
     def _update_limits(self) -> BatchLimits:
         config = self.config
-        if config.get("use_dynamic_bsz", False):
+        if config.get("use_dynamic_bsz", True):
             return self._limits(int(config.get("ppo_max_token_len_per_gpu", 16384)), None)
         return self._limits(None, config.get("ppo_micro_batch_size_per_gpu"))
 

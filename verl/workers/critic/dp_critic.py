@@ -6,6 +6,7 @@ from torch import nn
 from verl.protocol import DataProto
 from verl.trainer.ppo.core_algos import agg_loss, compute_value_loss
 from verl.utils.device import compute_device
+from verl.utils.optim import clip_norm
 from verl.workers.micro_batch import BatchLimits, MicroBatch, selected_positions
 from verl.workers.mini_batches import MiniBatch, UpdateMetrics, loss_scale_factor, run_forward, run_update
 from verl.workers.token_forward import bind_value_forward
@@ -15,8 +16,8 @@ class DataParallelPPOCritic:
     """VeRL's critic: `compute_values` and `update_critic`. Batches are laid out as the actor's.
 
     Args:
-        config: the `critic` section (`ppo_epochs`, batch limits as the actor's, `grad_clip`, `cliprange_value`,
-            `loss_agg_mode`).
+        config: the `critic` section (`ppo_epochs`, batch limits as the actor's and, for :meth:`compute_values`, those whose
+            names start with `forward_`; `optim.clip_grad` or `grad_clip`, `cliprange_value`, `loss_agg_mode`).
         critic_module: a value model, sharded or plain; critic_optimizer: over its trainable parameters.
     """
 
@@ -37,7 +38,7 @@ class DataParallelPPOCritic:
         def forward(micro: MicroBatch):
             return (self.critic_module.token_values(micro.model_inputs, micro.positions),)
 
-        found = run_forward(self.critic_module, data.batch["input_ids"], selected, forward, self._limits(), self.device)
+        found = run_forward(self.critic_module, data.batch["input_ids"], selected, forward, self._forward_limits(), self.device)
         return found[0] if found else torch.zeros(selected.shape)
 
     def update_critic(self, data: DataProto) -> dict[str, float]:
@@ -78,15 +79,26 @@ class DataParallelPPOCritic:
             loss_of,
             limits=self._limits(),
             epochs=int(config.get("ppo_epochs", 1)),
-            grad_clip=float(config.get("grad_clip", 1.0)),
+            grad_clip=clip_norm(config),
             keep_whole=not ((config.get("model") or {}).get("fsdp_config") or {}).get("reshard_after_forward", True),
             prefix="critic",
             device=self.device,
         )
 
-    def _limits(self) -> BatchLimits:
+    def _limits(self, tokens: str = "ppo_max_token_len_per_gpu", rows: str = "ppo_micro_batch_size_per_gpu") -> BatchLimits:
         config = self.config
-        max_tokens, max_rows = None, config.get("ppo_micro_batch_size_per_gpu")
-        if config.get("use_dynamic_bsz", False):
-            max_tokens, max_rows = int(config.get("ppo_max_token_len_per_gpu", 16384)), None
-        return BatchLimits(max_tokens, max_rows, packed=self.packed, share_prompts=self.share_prompts)
+        dynamic = config.get("use_dynamic_bsz", True)
+        return BatchLimits(
+            int(config.get(tokens, 16384)) if dynamic else None,
+            None if dynamic else config.get(rows),
+            packed=self.packed,
+            share_prompts=self.share_prompts,
+        )
+
+    def _forward_limits(self) -> BatchLimits:
+        """Of forward passes alone: the `forward_` keys, and where there are none those of the update."""
+        tokens, rows = "forward_max_token_len_per_gpu", "forward_micro_batch_size_per_gpu"
+        return self._limits(
+            tokens if tokens in self.config else "ppo_max_token_len_per_gpu",
+            rows if rows in self.config else "ppo_micro_batch_size_per_gpu",
+        )

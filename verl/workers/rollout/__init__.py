@@ -43,11 +43,11 @@ def build_engine(
         block_size=rollout.get("block_size"),
         max_num_seqs=rollout.max_num_seqs,
         max_num_batched_tokens=rollout.get("max_num_batched_tokens"),
-        enforce_eager=rollout.get("enforce_eager", False),
+        enforce_eager=rollout.get("enforce_eager", True),
         enable_prefix_caching=rollout.get("enable_prefix_caching", True),
         trust_remote_code=trust_remote_code,
         load_format=rollout.get("load_format", "auto"),
-        enable_sleep_mode=rollout.get("free_cache_engine", False),
+        enable_sleep_mode=rollout.get("free_cache_engine", True),
         keep_torch_compile=keep_torch_compile,
         seed=seed,
     )
