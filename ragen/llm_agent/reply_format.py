@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_WITH_THINK = re.compile(r"\s*<think>(?P<thought>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL)
-_ANSWER_ONLY = re.compile(r"\s*(?P<thought>)<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL)
 _LAST_ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 _THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -34,11 +32,19 @@ def format_feedback(enable_think: bool) -> str:
 
 
 def parse_reply(text: str, enable_think: bool) -> ParsedReply:
-    """Strict reading of a policy's reply: the blocks, each once, and nothing beside them."""
-    match = (_WITH_THINK if enable_think else _ANSWER_ONLY).fullmatch(text)
-    if not match or any(tag in match["thought"] or tag in match["answer"] for tag in _TAGS):
+    """Strict reading of a policy's reply: the blocks, each once, and nothing beside them. In time linear in the text."""
+    thought, rest = "", text.strip()
+    if enable_think:
+        head, closed, rest = rest.partition("</think>")
+        if not closed or not head.startswith("<think>"):
+            return ParsedReply(False)
+        thought, rest = head.removeprefix("<think>"), rest.lstrip()
+    if not rest.startswith("<answer>") or not rest.endswith("</answer>"):
         return ParsedReply(False)
-    return ParsedReply(True, match["answer"].strip(), match["thought"].strip())
+    answer = rest.removeprefix("<answer>").removesuffix("</answer>")
+    if any(tag in thought or tag in answer for tag in _TAGS):
+        return ParsedReply(False)
+    return ParsedReply(True, answer.strip(), thought.strip())
 
 
 def in_thought(text: str) -> bool:
