@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 
 import pytest
 
@@ -113,3 +114,16 @@ def test_validation_board_is_empty_and_both_seats_see_the_same_board():
         if opening == 0:
             assert env.board == ttt.EMPTY_BOARD
         assert env.public(0)[0] == env.public(1)[0]
+
+
+def test_a_run_of_spaces_costs_in_proportion():
+    def seconds(count: int) -> float:
+        best = float("inf")
+        for _ in range(3):
+            started = time.process_time()
+            assert parse_move("1" + " " * count + "x") is None
+            best = min(best, time.process_time() - started)
+        return best
+
+    assert seconds(40_000) < 30 * max(seconds(5_000), 1e-4)  # eight times the text; a square would be 64
+    assert parse_move("(2 ,\t3 )") == parse_move("2   3") == parse_move("2;3") == 5

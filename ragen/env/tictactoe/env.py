@@ -13,7 +13,7 @@ from ragen.env.tictactoe.config import TicTacToeConfig
 from ragen.env.tictactoe.wording import board_text, rules_text
 
 MARKS = ("O", "X")
-_MOVE = re.compile(r"\(?\s*(\d{1,9})\s*[,;\s]\s*(\d{1,9})\s*\)?")
+_MOVE = re.compile(r"\(?\s*(\d{1,9})(?:\s*[,;]\s*|\s+)(\d{1,9})\s*\)?")
 
 
 def parse_move(text: str) -> int | None:
