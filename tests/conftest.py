@@ -6,6 +6,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# how long an example takes says how busy the machine is; what must be fast has a test that measures it
+settings.register_profile("gift", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("gift")
 
 
 @pytest.fixture(scope="session")

@@ -133,8 +133,8 @@ def test_an_opponents_illegal_move_ends_the_game_and_counts_as_not_won(tmp_path)
 
     result, rows, _ = play_both("paper", tmp_path / "p.json")
     assert result["counts"]["aborted"] == 0 and result["counts"]["played"] == 40
-    assert all(row["success"] == 0 for row in rows if "no legal move in 1 attempts" in row.get("error", ""))
-    assert sum("error" in row for row in rows) > 20
+    ended = [row for row in rows if "no legal move in 1 attempts" in row.get("error", "")]
+    assert len(ended) > 20 and not any(row["success"] for row in ended)
     result, _, _ = play_both("gift", tmp_path / "g.json")
     assert result["counts"]["aborted"] > 20 and result["counts"]["played"] + result["counts"]["aborted"] == 40
 
@@ -143,7 +143,7 @@ def test_an_opponents_illegal_move_ends_the_game_and_counts_as_not_won(tmp_path)
                                               ("<think>a</think><answer>action 1</answer>", False), ("1", False)])  # fmt: skip
 def test_matrix_games_read_the_answer_block_alone(reply, valid, tmp_path):
     _, rows, client = play(game_benchmarks.nash_new("paper", "paper"), lambda m: reply, tmp_path / "n.json", count=12)
-    assert all(row["replies"][0]["valid"] == valid for row in rows)
+    assert len(rows) == len(client.seen) == 12 and {row["replies"][0]["valid"] for row in rows} == {valid}
     assert not any(re.search(r"one of: A\b", m[-1]["content"]) for m in client.seen)  # actions are numbers
 
 
@@ -155,11 +155,11 @@ def test_spies_are_told_their_aim_and_own_words_are_not_checked(tmp_path):
 
     speaker = {"type": "scripted", "name": "speaker"}
     _, rows, client = play(game_benchmarks.undercover(speaker, "described", "paper"), answer, tmp_path / "p.json", count=10)
-    assert all(row["status"] == "finished" for row in rows)
+    assert [row["status"] for row in rows] == ["finished"] * 10
     votes = [m[-1]["content"] for m in client.seen if "All have spoken" in m[-1]["content"]]
     assert votes and all("Vote for the undercover" in text or "Turn the suspicion" in text for text in votes)
     _, rows, _ = play(game_benchmarks.undercover(speaker, "described"), answer, tmp_path / "g.json", count=4)
-    assert all(row["refused"] for row in rows)
+    assert len(rows) == 4 and all(row["refused"] for row in rows)
 
 
 PIECES = ["<think>", "</think>", "<answer>", "</answer>", " ", "\n", "x", "(1,2)", "B", "."]

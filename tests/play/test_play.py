@@ -121,6 +121,7 @@ def test_nothing_secret_reaches_the_person_before_the_end(tokenizer):
     votes = notes.moves[8:]
     assert len(votes) >= 4 and len(notes.views) == 3  # two descriptions and a vote, which is shown once all are in
     shown = json.dumps([[v.rules, v.observation, repr(v.public)] for v in notes.views])
+    assert env.hidden(person)
     for secret in env.hidden(person):
         assert not re.search(rf"\b{re.escape(secret)}\b", shown)
 

@@ -12,7 +12,7 @@ from test_step import trajectory
 
 import train
 from ragen.llm_agent.batch import build_batch
-from ragen.trainer.config import compose
+from ragen.trainer.config import CONFIG_DIR, compose
 from ragen.trainer.config_keys import key_table
 from ragen.trainer.credit import compute_advantages
 from verl.trainer.ppo.core_algos import get_policy_loss_fn
@@ -120,9 +120,11 @@ def test_a_key_that_is_only_written_down_is_found(reads, tmp_path):
 
 
 def test_defaults_in_the_code_are_those_of_the_yaml(reads):
-    """A worker that is built with a key left out (a VeRL program's may be) does what the shipped configuration does; only how
-    long the run is it cannot know."""
-    written = OmegaConf.to_container(compose("base"), resolve=True)
+    """A worker that is built with a key left out (a VeRL program's may be) does what VeRL's file with its keys says
+    (`ppo_trainer.yaml`: `base.yaml` sets the aggregation of this project's experiments on top), and where a key is not in
+    that file what the shipped configuration does; only how long the run is it cannot know."""
+    verls = OmegaConf.load(CONFIG_DIR / "ppo_trainer.yaml")
+    written = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(OmegaConf.to_yaml(compose("base"))), verls), resolve=True)
     differing = {}
     for key, defaults in reads.defaults.items():
         value = written

@@ -80,7 +80,7 @@ def test_rewards_lie_on_the_turns_that_earned_them(chatml):
     agent_proxy, _ = proxy(chatml, write, EpisodeLimits(max_turn=10, max_model_len=4096, format_penalty=-0.25))
     (trajectory,) = play(agent_proxy, groups=1, size=1)
     off_form = trajectory.turns[0::2]
-    assert all(not t.valid and t.reward == -0.25 and "form" in t.feedback for t in off_form)
+    assert off_form and all(not t.valid and t.reward == -0.25 and "form" in t.feedback for t in off_form)
     assert trajectory.reward == pytest.approx(sum(t.reward for t in trajectory.turns))
     batch = build_batch([trajectory], chatml.pad_token_id)
     scores = batch.batch["token_level_scores"][0]
@@ -93,7 +93,9 @@ def test_rewards_lie_on_the_turns_that_earned_them(chatml):
 
 def test_out_of_turns_is_unfinished_and_earns_no_result(chatml):
     agent_proxy, _ = proxy(chatml, first_free_cell(chatml), EpisodeLimits(max_turn=1, max_model_len=4096))
-    for t in play(agent_proxy):
+    played = play(agent_proxy)
+    assert played
+    for t in played:
         assert t.status == "unfinished" and not t.success and t.reward == 0 and len(t.turns) == 1
 
 

@@ -54,7 +54,9 @@ def test_the_policy_names_the_scripts_that_are_there(healthy):
 
 
 def test_scripts_make_text_nodes_alone():
-    for file in STATIC.glob("*.js"):
+    files = list(STATIC.glob("*.js"))
+    assert len(files) > 3
+    for file in files:
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", file.read_text()), file.name
 
 

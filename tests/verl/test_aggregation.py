@@ -16,8 +16,9 @@ def plain(loss, mask, mode):
     rows = [row[m] for row, m in zip(loss, mask, strict=True) if m.any()]
     if not rows:
         return 0.0
-    if mode == "token-mean":
-        return float(np.concatenate(rows).mean())
+    if mode in ("token-mean", "token-sum"):
+        tokens = np.concatenate(rows)
+        return float(tokens.mean() if mode == "token-mean" else tokens.sum())
     per_row = {
         "seq-mean-token-sum": [r.sum() for r in rows],
         "seq-mean-token-mean": [r.mean() for r in rows],

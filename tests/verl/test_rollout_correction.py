@@ -76,7 +76,7 @@ def test_rejected_tokens_are_never_counted(params, rejection, weighting):
     weights, mask, metrics = compute_rollout_correction_and_rejection_mask(
         tensor(b.logp), tensor(b.old), tensor(b.mask), rollout_is=weighting, rollout_rs=rejection, rollout_rs_threshold=1.3
     )
-    assert all(key.startswith("rollout_corr/") for key in metrics)
+    assert metrics and all(key.startswith("rollout_corr/") for key in metrics)
     assert (weights is None) == (weighting is None)
     kept = mask.numpy()
     losses = b.values if weights is None else b.values * weights.numpy()

@@ -26,6 +26,9 @@ class BaseConfig(Mapping):
     def get(self, key: str, default: Any = None) -> Any:
         return getattr(self, key, default)
 
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and hasattr(self, key)
+
     def __iter__(self) -> Iterator[str]:
         return (field.name for field in fields(self))
 

@@ -45,7 +45,7 @@ POLICY_LOSSES = (
 )
 _KL_PLAIN = ("kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3")
 KL_FORMS = _KL_PLAIN + tuple(f"{name}+" for name in _KL_PLAIN)
-LOSS_AGG_MODES = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm")
+LOSS_AGG_MODES = ("token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm")
 TRACKERS = ("console", "file", "tensorboard", "wandb", "mlflow", "swanlab")
 FILTER_STRATEGIES = ("top_k", "top_k_abs", "top_p", "min_p")
 FILTER_METRICS = ("reward_variance", "reward", "reward_sum", "entropy", "entropy_variance", "length")

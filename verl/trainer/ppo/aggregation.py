@@ -13,7 +13,7 @@ import torch
 
 from verl.utils.torch_functional import masked_sum
 
-LOSS_AGG_MODES = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm")
+LOSS_AGG_MODES = ("token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm")
 
 
 def batch_counts(response_mask: torch.Tensor) -> dict[str, int]:
@@ -49,6 +49,7 @@ def agg_loss(
     ``global_batch_size`` (sequences with a trained token):
 
     - ``token-mean`` (DAPO): ``sum_it loss / N``
+    - ``token-sum``: ``sum_it loss``, which grows with the mini-batch
     - ``seq-mean-token-sum``: ``sum_i sum_t loss / S``
     - ``seq-mean-token-mean`` (GRPO, GSPO): ``sum_i (sum_t loss / n_i) / S``
     - ``seq-mean-token-sum-norm`` (Dr. GRPO, arXiv:2503.20783): ``sum_i sum_t loss / (S * loss_scale_factor)``
@@ -66,6 +67,8 @@ def agg_loss(
     Raises ``ValueError`` for an unknown mode or a count that is needed and missing.
     """
     mask = loss_mask.bool()
+    if loss_agg_mode == "token-sum":
+        return masked_sum(loss_mat, mask) * dp_size
     if loss_agg_mode == "token-mean":
         total = masked_sum(loss_mat, mask)
         return total * dp_size / _count("batch_num_tokens", batch_num_tokens, mask.sum(), dp_size)
