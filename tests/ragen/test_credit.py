@@ -248,3 +248,18 @@ def test_the_critic_learns_from_rows_that_the_policy_leaves_out(tmp_path, zero_a
     assert trainer.workers.critic.rows == [0, 0, 1, 1, 2, 2]
     assert trainer.workers.actor.rows == ([0, 0] if zero_advantages == "leave_out" else [0, 0, 1, 1, 2, 2])
     assert metrics["actor/no_signal"] == 0.0 and metrics["rollout/zero_advantage_share"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("estimator", ["grpo", "gae", "rae"])
+@pytest.mark.parametrize("cut", [(True, True, True), (True, False, True)])
+def test_a_step_whose_every_reply_is_masked_has_nothing_to_train(tmp_path, estimator, cut):
+    """Every reply ran into its limit under ``overlong_replies=mask``, while rewards differ."""
+    played = [trajectory(0, m, [(3, 2, reward)], False) for m, reward in enumerate((1.0, 0.0, 0.4))]
+    for one, overlong in zip(played, cut, strict=True):
+        one.turns[0].trained = not overlong
+    config = config_for(estimator, "agent_proxy.overlong_replies=mask", f"trainer.default_local_dir={tmp_path}")
+    batch, kept = AgentTrainer(config, validate_config(config))._kept_batch(played, {})
+    if all(cut):
+        assert batch is None and kept == set()
+    else:
+        assert kept == {0, 1, 2} and batch.batch["response_mask"].any(-1).tolist() == [False, True, False]
