@@ -57,7 +57,7 @@ _CLAIM = re.compile(
 )
 _KEY_BEFORE = re.compile(_KEY, re.IGNORECASE)
 _NO_CLAIM = re.compile(
-    r"\b(?:not|never|wrong|incorrect|other|another|previous|(?:if|whether|assuming|suppose)(?: \w+){0,2} (?:answer|choice|option))\b|n't\b",
+    r"\b(?:not|cannot|never|wrong|incorrect|other|another|previous|(?:if|whether|assuming|suppose)(?: \w+){0,2} (?:answer|choice|option))\b|n't\b",
     re.IGNORECASE,
 )
 _SENTENCE_START = re.compile(r"[.;!?。](?=\s)|[\n。]")

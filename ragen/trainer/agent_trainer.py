@@ -185,7 +185,8 @@ class AgentTrainer:
         return torch.tensor([rewards.get(key, 0.0) for key in keys])
 
     def _kept_batch(self, trajectories: list[Trajectory], metrics: dict) -> tuple[DataProto | None, set[int]]:
-        """The rows to train on: groups with signal, episodes that were played to an end of their own."""
+        """The rows to train on: groups with signal, episodes that were played to an end of their own. None where they
+        hold no token to train (every reply overlong and masked)."""
         usable = [i for i, t in enumerate(trajectories) if t.status != ABORTED and t.turns]
         if not usable:
             return None, set()
@@ -197,8 +198,8 @@ class AgentTrainer:
         if result.empty:
             return None, set()
         kept = {i for i, keep in zip(usable, result.rows, strict=True) if keep}
-        rows = np.isin(batch.non_tensor_batch["traj_id"], sorted(kept))
-        return batch.select_idxs(rows), kept
+        batch = batch.select_idxs(np.isin(batch.non_tensor_batch["traj_id"], sorted(kept)))
+        return (batch, kept) if batch.batch["response_mask"].any() else (None, set())
 
     def _filter(self, batch: DataProto, trajectories: list[Trajectory], usable: list[int]) -> FilterResult:
         values = {i: trajectories[i].reward for i in usable}

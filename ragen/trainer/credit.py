@@ -12,6 +12,7 @@ import torch
 from ragen.trainer.trajectory_rows import TrajectoryRows
 from verl.protocol import DataProto
 from verl.trainer.ppo.core_algos import apply_kl_penalty, get_adv_estimator_fn
+from verl.utils.torch_functional import ROUNDING
 from verl.utils.verl_keys import GROUP_ESTIMATORS
 
 TOKEN_LEVEL = ("gae", "bi_level_gae")  # estimators that read rewards token by token, with a critic
@@ -112,7 +113,9 @@ def last_sampled(mask: torch.Tensor) -> torch.Tensor:
 
 def rows_with_signal(batch: DataProto, adv_estimator: str) -> np.ndarray:
     """Bool (B,): the rows that tell the policy something. Estimators that compare a group give signal by the group (a
-    member at its mean stays in the count of a group that has some), every other one by the trajectory."""
-    rows = (batch.batch["advantages"] * batch.batch["response_mask"] != 0).any(dim=-1).numpy()
+    member at its mean stays in the count of a group that has some), every other one by the trajectory. What rounding
+    leaves of equal rewards (a greedy baseline earned in other portions) is no signal."""
+    noise = ROUNDING * min(1.0, float(batch.batch["token_level_scores"].abs().max()))
+    rows = ((batch.batch["advantages"] * batch.batch["response_mask"]).abs() > noise).any(dim=-1).numpy()
     labels = batch.non_tensor_batch["uid" if adv_estimator in GROUP_ESTIMATORS else "traj_id"]
     return np.isin(labels.astype(str), np.unique(labels[rows].astype(str)))

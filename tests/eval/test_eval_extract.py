@@ -122,7 +122,7 @@ def test_a_claim_is_read_whatever_is_mentioned_around_it(before, claim, after, a
 @pytest.mark.parametrize(
     "reply",
     [
-        "The answer is A or C.", "Both (B) and (C) are possible, so the answer is (B) and (C).", "The answer is not D.", "The answer is (K).",
+        "The answer is A or C.", "Both (B) and (C) are possible, so the answer is (B) and (C).", "The answer is not D.", "The answer cannot be D.", "The answer is (K).",
         "A. Oslo\nB. Lima\nC. Rome\nD. Cairo", "The answer is a question of taste.", "Is the answer B?", "Plan B failed.", "The answer is Best.",
         "<answer>B or D</answer>", "Neither A nor B is correct.", "If we choose A, nothing changes.", "The answer is A for the first, (C) for the second.",
         "a) First the mass. b) Then the force.", "The answer is B-cells",

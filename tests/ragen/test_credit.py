@@ -176,6 +176,39 @@ def test_members_that_earn_the_same_have_no_advantage_at_all(estimator, reward, 
     assert not rows_with_signal(batch, estimator).any()
 
 
+@pytest.mark.parametrize("estimator", [name for name in GROUP_ESTIMATORS if name not in TOKEN_BASELINE_ESTIMATORS])
+@pytest.mark.parametrize("method", ["identity", "mean_std"])
+@settings(max_examples=20, deadline=None)
+@given(total=st.integers(-9, 9), penalties=st.lists(st.lists(st.integers(-4, 4), max_size=3), min_size=2, max_size=5))
+def test_members_that_earn_the_same_in_other_portions_have_no_advantage(estimator, method, total, penalties):
+    """Portions in tenths add up to the same total, but for the rounding of float32."""
+    turns = [[(3, 2, p / 10) for p in parts] + [(3, 1 + len(parts), (total - sum(parts)) / 10)] for parts in penalties]
+    config = config_for(estimator, f"agent_proxy.reward_normalization.method={method}")
+    for batch in both_forms([(0, m, game, "A", "O") for m, game in enumerate(turns)]):
+        batch, _ = compute_advantages(batch, config, None, {})
+        assert not rows_with_signal(batch, estimator).any()
+
+
+@settings(max_examples=20, deadline=None)
+@given(reward=st.floats(-3, 3, width=32), lengths=st.lists(st.integers(1, 40), min_size=2, max_size=9))
+def test_whitening_equal_returns_leaves_nothing(reward, lengths):
+    batch, _ = both_forms([(i // 2, i % 2, [(3, n, reward)], "A", "O") for i, n in enumerate(lengths)])
+    batch, _ = compute_advantages(batch, config_for("reinforce_plus_plus"), None, {})
+    assert not batch.batch["advantages"].any()
+    assert not rows_with_signal(batch, "reinforce_plus_plus").any()
+
+
+@settings(max_examples=20, deadline=None)
+@given(later=st.lists(st.integers(1, 9), min_size=1, max_size=3))
+def test_a_greedy_baseline_earned_in_other_portions_leaves_no_signal(later):
+    """The greedy episode earned in one turn what the first token of this one expects."""
+    batch, _ = both_forms([(0, 0, [(3, 1, 0.0)] + [(3, 1, part / 10) for part in later], "A", "O")])
+    batch.batch["response_mask"][:, (batch.batch["turn_index"] > 0)[0]] = False  # only the first turn is trained
+    batch.batch["reward_baselines"] = torch.tensor([sum(later) / 10])
+    batch, _ = compute_advantages(batch, config_for("remax"), None, {})
+    assert not rows_with_signal(batch, "remax").any()
+
+
 def test_signal_is_counted_by_group_where_an_estimator_compares_one_and_by_trajectory_elsewhere():
     rewards = [1.0, 0.5, 0.0, 0.7, 0.7, 0.7]  # a group with a member at its mean, and one without signal
     games = [(i // 3, i % 3, [(3, 2, 0.0), (3, 2, r)], "A", "O") for i, r in enumerate(rewards)]
@@ -215,3 +248,18 @@ def test_the_critic_learns_from_rows_that_the_policy_leaves_out(tmp_path, zero_a
     assert trainer.workers.critic.rows == [0, 0, 1, 1, 2, 2]
     assert trainer.workers.actor.rows == ([0, 0] if zero_advantages == "leave_out" else [0, 0, 1, 1, 2, 2])
     assert metrics["actor/no_signal"] == 0.0 and metrics["rollout/zero_advantage_share"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("estimator", ["grpo", "gae", "rae"])
+@pytest.mark.parametrize("cut", [(True, True, True), (True, False, True)])
+def test_a_step_whose_every_reply_is_masked_has_nothing_to_train(tmp_path, estimator, cut):
+    """Every reply ran into its limit under ``overlong_replies=mask``, while rewards differ."""
+    played = [trajectory(0, m, [(3, 2, reward)], False) for m, reward in enumerate((1.0, 0.0, 0.4))]
+    for one, overlong in zip(played, cut, strict=True):
+        one.turns[0].trained = not overlong
+    config = config_for(estimator, "agent_proxy.overlong_replies=mask", f"trainer.default_local_dir={tmp_path}")
+    batch, kept = AgentTrainer(config, validate_config(config))._kept_batch(played, {})
+    if all(cut):
+        assert batch is None and kept == set()
+    else:
+        assert kept == {0, 1, 2} and batch.batch["response_mask"].any(-1).tolist() == [False, True, False]

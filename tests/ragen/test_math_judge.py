@@ -118,6 +118,21 @@ def test_radicals_and_multiples_of_pi(a, b, c):
     assert says(f"\\frac{{{a}\\pi}}{{{c}}}", f"{a}\\pi / {c}") and not says(str(a), f"{a}\\pi") and not says(f"{a}\\pi", str(a))
 
 
+FACTORS = st.sampled_from(["3", "7", "12", "0.4", "\\pi", "\\sqrt{6}", "\\frac{2}{7}", "\\frac{9}{3}", "2^{3}", "(1+4)"])
+
+
+@given(FACTORS, FACTORS, st.sampled_from(["{0}({1})", "({0})({1})", "{0}\\left({1}\\right)", "{0}[{1}]", "({0}){1}", "{0} ({1})"]))
+@settings(max_examples=100, deadline=None)
+def test_what_is_next_to_a_bracket_is_multiplied(a, b, form):
+    """Not added, as latex2sympy has it for numbers."""
+    if form == "({0}){1}" and b[0] in "123456789(0":
+        form = "({0})({1})"
+    product = f"\\left({a}\\right) \\cdot \\left({b}\\right)"
+    assert says(product, form.format(a, b))
+    assert not says(f"{a}+{b}", form.format(a, b))
+    assert not says("5", "2{3}") and not says("3", "{1}{2}")  # which are set as 23 and 12
+
+
 X, Y = sympy.symbols("x y")
 EXPRESSIONS = st.recursive(
     st.one_of(st.integers(-5, 5).map(sympy.Integer), st.sampled_from([X, Y])),

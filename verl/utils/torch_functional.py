@@ -50,6 +50,9 @@ __all__ = [
 
 # -- masked statistics --------------------------------------------------------------------------
 
+#: share of numbers' size by which they may differ and still be the same number: a few roundings of float32
+ROUNDING = 2.0**-21
+
 
 def masked_fill_zero(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """``values`` where ``mask`` is true, 0 elsewhere; unlike ``values * mask`` also where ``values``
@@ -83,10 +86,14 @@ def masked_var(values: torch.Tensor, mask: torch.Tensor, unbiased: bool = True) 
 def masked_whiten(values: torch.Tensor, mask: torch.Tensor, shift_mean: bool = True) -> torch.Tensor:
     """``(values - mean) / std`` with mean and (unbiased) variance of the values under ``mask``;
     without ``shift_mean`` the mean is added back. Fewer than two masked-in values have no variance:
-    they are centred and not scaled."""
+    they are centred and not scaled. Values that are alike but for rounding become exactly 0: scaled, the rounding of
+    their mean would pass for a difference."""
     mean = masked_mean(values, mask)
     var = masked_var(values, mask) if int(mask.sum()) > 1 else torch.ones_like(mean)
     whitened = (values - mean) * torch.rsqrt(var + 1e-8)
+    chosen = values[mask.bool()]
+    if len(chosen) and chosen.max() - chosen.min() <= ROUNDING * chosen.abs().max():
+        whitened = torch.zeros_like(whitened)
     return whitened if shift_mean else whitened + mean
 
 

@@ -72,7 +72,13 @@ class _Emitter:
             number = token.kind == "number"
             if number and ends_in_value:
                 raise Unreadable("a number after a value")  # 2 3, x^{2}3, \frac{1}{2}3
-            if token == Token("command", "frac"):
+            if token == Token("symbol", "{") and ends_in_value and self._peek().kind == "number":
+                raise Unreadable("a number after a value")  # 2{3} is set as 23
+            fraction = token == Token("command", "frac")
+            bracket = token.kind == "symbol" and token.value in "([{"
+            if (bracket or fraction) and out and _is_factor(out[-1]) or bracket and ends_in_number:
+                out.append(r"\cdot")  # 2(3) and (2)\frac{1}{3} would be sums, \pi(2) a function's value
+            if fraction:
                 out.append(self._fraction(out, ends_in_number))
             else:
                 out.append(self._one(token))
@@ -268,6 +274,11 @@ class _Emitter:
         token = self._peek()
         self.at += 1
         return token
+
+
+def _is_factor(text: str) -> bool:
+    """Whether a bracket behind ``text`` multiplies it: not behind a letter or an inverse (f(2), f^{-1}(2))."""
+    return text == r"\pi" or text.endswith(")") or text.startswith((r"\frac", r"\sqrt", r"\binom", "^{")) and text != "^{-1}"
 
 
 def _number(decimal: str) -> str:

@@ -19,7 +19,7 @@ import torch
 from verl.trainer.ppo.config_access import config_value
 from verl.trainer.ppo.credit import check_shapes
 from verl.trainer.ppo.registry import AdvantageEstimator, register_adv_est
-from verl.utils.torch_functional import masked_whiten
+from verl.utils.torch_functional import ROUNDING, masked_whiten
 
 Advantages = tuple[torch.Tensor, torch.Tensor]
 
@@ -46,6 +46,11 @@ class Groups:
         low = torch.full((len(self.ids),), torch.inf, dtype=scores.dtype, device=scores.device)
         return low.scatter_reduce_(0, self.row_group, scores, "amin")[self.row_group]
 
+    def levelled(self, scores: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """``scores`` with those of a group made equal where none differs from another by more than the group's largest ``noise`` (B,)."""
+        low, high = self.lowest(scores), -self.lowest(-scores)
+        return torch.where(high - low <= -self.lowest(-noise), low, scores)
+
     def centred(self, scores: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
         """``scores`` less the (weighted) group mean, the score itself for a group of one. Members that score alike get
         exactly 0: rounding left over from a mean would pass for signal once it is divided by their deviation."""
@@ -60,10 +65,14 @@ class Groups:
         return torch.where(self.size > 1, (squares / (self.size - 1).clamp(min=1)).sqrt(), 1.0)
 
 
-def _totals(token_level_rewards: torch.Tensor, response_mask: torch.Tensor, index) -> tuple[torch.Tensor, Groups]:
+def group_totals(token_level_rewards: torch.Tensor, response_mask: torch.Tensor, index) -> tuple[torch.Tensor, Groups]:
+    """Total rewards (B,) in float64 and the groups. Members that earned the same in different portions (0.9, or -0.1 and
+    1.0) differ by the rounding of float32; that is no signal, and no deviation to divide by."""
     check_shapes(token_level_rewards, response_mask)
-    scores = token_level_rewards.double().sum(dim=-1)
-    return scores, Groups(index, len(scores), scores.device)
+    rewards = token_level_rewards.double()
+    scores = rewards.sum(dim=-1)
+    groups = Groups(index, len(scores), scores.device)
+    return groups.levelled(scores, ROUNDING * rewards.abs().sum(dim=-1)), groups
 
 
 def _spread(per_row: torch.Tensor, like: torch.Tensor, response_mask: torch.Tensor) -> Advantages:
@@ -84,7 +93,7 @@ def compute_grpo_outcome_advantage(
 ) -> Advantages:
     """GRPO (arXiv:2402.03300): ``(r - mean) / (std + epsilon)`` over the group, std unbiased; without
     ``norm_adv_by_std_in_grpo`` ``r - mean``, as in Dr. GRPO (arXiv:2503.20783)."""
-    scores, groups = _totals(token_level_rewards, response_mask, index)
+    scores, groups = group_totals(token_level_rewards, response_mask, index)
     centred = groups.centred(scores)
     if norm_adv_by_std_in_grpo:
         centred = centred / (groups.std(scores) + epsilon)
@@ -102,7 +111,7 @@ def compute_rloo_outcome_advantage(
     **kwargs: Any,
 ) -> Advantages:
     """RLOO (arXiv:2402.14740): ``r_i`` less the mean of the other members, ``n / (n - 1) (r_i - mean)``."""
-    scores, groups = _totals(token_level_rewards, response_mask, index)
+    scores, groups = group_totals(token_level_rewards, response_mask, index)
     factor = torch.where(groups.size > 1, groups.size.double() / (groups.size - 1).clamp(min=1), 1.0)
     return _spread(factor * groups.centred(scores), token_level_rewards, response_mask)
 
@@ -119,7 +128,7 @@ def compute_opo_outcome_advantage(
 ) -> Advantages:
     """OPO (arXiv:2505.23585): the variance-minimising baseline under equal gradient norms a token, the
     length-weighted mean ``sum_j l_j r_j / sum_j l_j`` with ``l`` the sampled tokens."""
-    scores, groups = _totals(token_level_rewards, response_mask, index)
+    scores, groups = group_totals(token_level_rewards, response_mask, index)
     lengths = response_mask.bool().sum(dim=-1).double()
     return _spread(groups.centred(scores, lengths), token_level_rewards, response_mask)
 
@@ -139,7 +148,7 @@ def compute_grpo_passk_outcome_advantage(
     (divided by ``std + epsilon`` with ``norm_adv_by_std_in_grpo``, which a config overrides). If the best
     is tied the difference is 0. Raises ``ValueError`` for a group of one member."""
     norm_adv_by_std_in_grpo = config_value(config, "norm_adv_by_std_in_grpo", norm_adv_by_std_in_grpo)
-    scores, groups = _totals(token_level_rewards, response_mask, index)
+    scores, groups = group_totals(token_level_rewards, response_mask, index)
     if len(groups.ids) and int(groups.sizes.min()) < 2:
         alone = groups.ids[int(groups.sizes.argmin())]
         raise ValueError(f"grpo_passk compares the best with the second best: group {alone!r} has one member, needs 2 or more")
@@ -168,7 +177,7 @@ def compute_gpg_outcome_advantage(
     gradient; left out it is VeRL's ``B / #(r != 0)`` (1 if all rewards are 0). ``config.gpg_f_norm`` and
     ``config.gpg_alpha`` override the arguments."""
     f_norm, alpha = config_value(config, "gpg_f_norm", f_norm), config_value(config, "gpg_alpha", alpha)
-    scores, groups = _totals(token_level_rewards, response_mask, index)
+    scores, groups = group_totals(token_level_rewards, response_mask, index)
     if alpha is None:
         nonzero = int(torch.count_nonzero(scores))
         alpha = len(scores) / nonzero if nonzero else 1.0

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from verl.trainer.ppo.advantages_group import Groups
+from verl.trainer.ppo.advantages_group import group_totals
 from verl.trainer.ppo.config_access import config_value
-from verl.trainer.ppo.credit import check_shapes, rewards_on_sampled_tokens
+from verl.trainer.ppo.credit import rewards_on_sampled_tokens
 from verl.trainer.ppo.registry import AdvantageEstimator, register_adv_est
 from verl.utils.torch_functional import masked_fill_zero, masked_whiten
 
@@ -53,10 +53,9 @@ def compute_reinforce_plus_plus_baseline_outcome_advantage(
 ) -> Advantages:
     """REINFORCE++-baseline (arXiv:2501.03262): total reward less the group's mean (0 for a group of one),
     given to all sampled tokens, then whitened over the batch's sampled tokens."""
-    check_shapes(token_level_rewards, response_mask)
     mask = response_mask.bool()
-    scores = token_level_rewards.double().sum(dim=-1)
-    centred = Groups(index, len(scores), scores.device).centred(scores)
+    scores, groups = group_totals(token_level_rewards, response_mask, index)
+    centred = groups.centred(scores)
     spread = masked_fill_zero(centred.to(token_level_rewards.dtype).unsqueeze(-1).expand_as(token_level_rewards), mask)
     advantages = masked_fill_zero(masked_whiten(spread, mask), mask)
     return advantages, advantages
