@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,12 +28,12 @@ class LineProcess:
     def __init__(self, device: str, tiny: bool, scratch: str):
         env = {
             **os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1",
-            "TQDM_DISABLE": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }  # fmt: skip
         if device == "cpu":
             env["CUDA_VISIBLE_DEVICES"] = ""
         command = [sys.executable, "-m", "benchmarks.gpu.serve", "--device", device, "--scratch", scratch, *["--tiny"] * tiny]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, cwd=ROOT, start_new_session=True)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, cwd=ROOT, process_group=0)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._process.stdout, selectors.EVENT_READ)
         self.hello = self._answer(START_S)
@@ -57,14 +59,10 @@ class LineProcess:
         """End the process and what it started."""
         self._selector.close()
         self._process.stdin.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            pass
-        try:
-            os.killpg(self._process.pid, 9)  # a session of its own: its ranks and tests are in it
-        except ProcessLookupError:
-            pass
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # a group of its own: its ranks and tests are in it
         self._process.wait()
         self._process.stdout.close()
 
@@ -151,7 +149,7 @@ def _run(todo: list[Line], args, results: dict, scratch: str) -> int:
                         print(f"the lines' process does not start: {process.hello['error']}", file=sys.stderr)
                         return 2
                     results["machine"] = process.hello["machine"]
-                result = process.run(line, min(line.limit_s, left + 20) if not args.tiny else 300)
+                result = process.run(line, 5 * line.limit_s if args.tiny else min(line.limit_s, left + 20))
             result["seconds"] = round(time.monotonic() - begun, 1)
             if result["status"] == "failed":  # what it left of the device cannot be trusted
                 if process is not None:

@@ -28,7 +28,7 @@ class Line:
 LINES: dict[str, Line] = {}
 
 #: modules of lines in their order; others named `checks*` or `lines_*` follow
-_ORDER = ("lines_machine", "lines_run", "lines_update", "lines_numbers", "lines_state", "lines_groups")
+_ORDER = ("lines_machine", "lines_run", "lines_numbers", "lines_update", "lines_groups", "lines_state")
 
 
 def line(name: str, what: str, seconds: int, limit_s: int | None = None) -> Callable[[Callable], Callable]:

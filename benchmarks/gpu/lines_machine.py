@@ -32,7 +32,7 @@ def machine(setting) -> list[dict]:
     ]
 
 
-@line("gpu-tests", "every test marked gpu that runs without Ray and vLLM", 60, 240)
+@line("gpu-tests", "every test marked gpu that runs without Ray and vLLM", 45, 240)
 def gpu_tests(setting) -> list[dict]:
     try:
         import pytest  # noqa: F401

@@ -7,7 +7,7 @@ import json
 from benchmarks.gpu.lines import line, row
 
 
-@line("run", "three steps of training (tic-tac-toe, the starter, hf engine) in one process, then one more from the checkpoint", 60, 200)
+@line("run", "three steps of training (tic-tac-toe, the starter, hf engine) in one process, then one more from the checkpoint", 40, 200)
 def run(setting) -> list[dict]:
     from benchmarks.gpu.local_group import LocalGroup
     from benchmarks.gpu.setting import STARTER
@@ -36,6 +36,9 @@ def run(setting) -> list[dict]:
         "actor_rollout_ref.rollout.dtype=float32",
     ]  # fmt: skip
 
+    if setting.on_gpu:  # the packed kernel and mixed precision, as large runs have them
+        options.append("actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype=bf16")
+
     def steps(total: int) -> list[dict]:
         config = compose("_0_laptop", [*options, f"trainer.total_training_steps={total}"])
         OneProcessTrainer(config, validate_config(config, check_machine=False)).fit()
@@ -45,15 +48,15 @@ def run(setting) -> list[dict]:
     before, after = steps(3), steps(4)
     last = after[-1]
     trained = [metrics for metrics in after if metrics.get("actor/grad_norm") is not None]
-    gap = max(metrics.get("rollout/logprob_diff_max", 0.0) for metrics in trained)
+    gaps = [max(metrics[f"rollout/logprob_diff_{which}"] for metrics in trained) for which in ("mean", "max")]
     name = next((key for key in last if key.startswith("train/") and key.endswith("/success")), None)
     seconds = sum(last.get(f"timing_s/{part}", 0.0) for part in ("gen", "update_actor", "sync"))
     logged = [[metrics["step"] for metrics in lines] for lines in (before, after)]
     finite = bool(trained) and all(0 < metrics["actor/grad_norm"] < 1e3 for metrics in trained)
-    note = "float32 engine; the trainer in bfloat16 on a GPU"
+    note = f"largest {gaps[1]:.3g}; float32 engine, the trainer in bfloat16 on a GPU"
     return [
         row("steps logged, then after the resume", logged == [[1, 2, 3], [1, 2, 3, 4]]),
         row("updates with a finite gradient", finite, note=f"{len(trained)} of 4 steps had a signal"),
-        row("engine against trainer, largest log-probability difference", gap, "nats", at_most=0.2 if setting.on_gpu else 1e-3, note=note),
+        row("engine against trainer, mean log-probability difference", gaps[0], "nats", at_most=0.02 if setting.on_gpu else 1e-4, note=note),
         row("seconds of the last step", seconds, "s", note=f"{groups * members} games; success {last.get(name)}"),
     ]

@@ -7,7 +7,7 @@ from benchmarks.gpu.lines import Skipped, line, row
 GiB = 2**30
 
 
-@line("export", "the weights for the engine (iter_weights), with and without LoRA, and an engine that loads them", 30)
+@line("export", "the weights for the engine (iter_weights), with and without LoRA, and an engine that loads them", 25, 120)
 def export(setting) -> list[dict]:
     import torch
 
@@ -70,7 +70,7 @@ def _engine_row(setting, shape, worker, exported) -> dict:
     return row("hf engine against trainer, largest difference", gap, "nats", at_most=0.1 if setting.on_gpu else 1e-4, note="of 16 sampled tokens")
 
 
-@line("offload", "optimizer and weights to the host and back: seconds, and the host's peak", 40)
+@line("offload", "optimizer and weights to the host and back: seconds, and the host's peak", 30, 120)
 def offload(setting) -> list[dict]:
     from benchmarks.gpu.lines_update import _allocated
     from benchmarks.gpu.setting import make_batch, peak_bytes
@@ -94,7 +94,7 @@ def offload(setting) -> list[dict]:
     return [*rows, row("an update after it is finite", True)]
 
 
-@line("checkpoint", "save, load into other weights, and the next update is the same (0.5B)", 60)
+@line("checkpoint", "save, load into other weights, and the next update is the same (0.5B)", 40, 150)
 def checkpoint(setting) -> list[dict]:
     import torch
 
@@ -127,7 +127,7 @@ def checkpoint(setting) -> list[dict]:
     ]
 
 
-@line("sleep", "vLLM's sleep and wake beside the trainer: memory given back, weights after it", 60)
+@line("sleep", "vLLM's sleep and wake beside the trainer: memory given back, weights after it", 40, 150)
 def sleep(setting) -> list[dict]:
     import torch
     from transformers import AutoModelForCausalLM

@@ -68,20 +68,20 @@ def _allocated(setting) -> int:
     return torch.cuda.memory_allocated() if setting.on_gpu else 0
 
 
-@line("update-1.5b", "update of Qwen2.5-1.5B's shape, whole, with gradient checkpointing", 40)
+@line("update-1.5b", "update of Qwen2.5-1.5B's shape, whole, with gradient checkpointing", 25, 100)
 def update_small(setting) -> list[dict]:
     rows, _ = _update(setting, setting.shape("Qwen2.5-1.5B"), setting.load(64, 400, 1500, 8, 16384), {})
     return rows
 
 
-@line("update-1.5b-kept", "the same with activations kept (no gradient checkpointing)", 30)
+@line("update-1.5b-kept", "the same with activations kept (no gradient checkpointing)", 20, 80)
 def update_kept(setting) -> list[dict]:
     changes = {"model.enable_gradient_checkpointing": False}
     rows, _ = _update(setting, setting.shape("Qwen2.5-1.5B"), setting.load(64, 400, 1500, 8, 8192), changes, checkpointing=False)
     return rows
 
 
-@line("update-7b-lora", "update of Qwen2.5-7B's shape, LoRA of rank 32, weights and optimizer offloaded", 75)
+@line("update-7b-lora", "update of Qwen2.5-7B's shape, LoRA of rank 32, weights and optimizer offloaded", 60, 200)
 def update_lora(setting) -> list[dict]:
     changes = {
         "model.lora_rank": 32, "model.lora_alpha": 32, "actor.fsdp_config.param_offload": True, "actor.fsdp_config.optimizer_offload": True,
@@ -91,7 +91,7 @@ def update_lora(setting) -> list[dict]:
     return rows
 
 
-@line("packed", "packed rows against padded ones, and shared prompts against whole rows (0.5B)", 45)
+@line("packed", "packed rows against padded ones, and shared prompts against whole rows (0.5B)", 30, 120)
 def packed(setting) -> list[dict]:
     from benchmarks.gpu.setting import log_probs, make_batch
 
@@ -122,7 +122,7 @@ def packed(setting) -> list[dict]:
     return rows
 
 
-@line("memory", "planned against measured peak of an update in six forms (0.5B)", 60)
+@line("memory", "planned against measured peak of an update in six forms (0.5B)", 35, 140)
 def memory(setting) -> list[dict]:
     from benchmarks.gpu.setting import make_batch, peak_bytes, planned_update
 
