@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     if args.list:
-        print("\n".join(f"{line.name:<18}{line.seconds:>4} s  {line.what}" for line in todo))
+        print("\n".join(f"{line.name:<36}{line.seconds:>4} s  {line.what}" for line in todo))
         return 0
     args.output.mkdir(parents=True, exist_ok=True)
     earlier = args.output / "gpu.json"

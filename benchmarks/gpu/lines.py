@@ -27,7 +27,7 @@ class Line:
 #: by name, in the order in which they run
 LINES: dict[str, Line] = {}
 
-#: modules of lines in their order; others named `checks*` or `lines_*` follow
+#: modules of lines in their order; others named `lines_*` follow
 _ORDER = ("lines_machine", "lines_run", "lines_numbers", "lines_update", "lines_groups", "lines_state")
 
 
@@ -44,8 +44,8 @@ def line(name: str, what: str, seconds: int, limit_s: int | None = None) -> Call
 
 
 def all_lines() -> dict[str, Line]:
-    """Every line; a module of lines may be imported without torch (functions import it)."""
-    found = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.name.startswith(("lines_", "checks"))]
+    """Every line. Their modules import torch inside functions alone: the driver has no use for it."""
+    found = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.name.startswith("lines_")]
     for name in sorted(found, key=lambda n: (_ORDER.index(n) if n in _ORDER else len(_ORDER), n)):
         importlib.import_module(f"benchmarks.gpu.{name}")
     return LINES

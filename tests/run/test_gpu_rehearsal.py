@@ -79,8 +79,9 @@ def test_every_line_runs_without_ray_and_vllm(tmp_path):
     done, results = run_gpu(tmp_path, BLOCKED)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = results["lines"]
-    assert {name for name, result in lines.items() if result["status"] == "skipped"} == {"sleep", "offload"}, lines
-    assert len(lines) >= 15 and {result["status"] for result in lines.values()} == {"ok", "skipped"}
+    own = {name: result["status"] for name, result in lines.items() if not name.startswith("17-")}
+    assert {name for name, status in own.items() if status == "skipped"} == {"sleep", "offload"}, lines
+    assert len(own) >= 15 and {result["status"] for result in lines.values()} == {"ok", "skipped"}
     missed = [(name, row) for name, result in lines.items() for row in result.get("rows", ()) if row["met"] is False]
     assert not missed
     held = {name for name, result in lines.items() for row in result.get("rows", ()) if row["met"]}

@@ -6,7 +6,6 @@ segment goes through PyTorch's scaled dot-product attention by itself, which is 
 """
 
 import importlib.util
-import inspect
 import logging
 
 import torch
@@ -18,7 +17,7 @@ from transformers import AttentionInterface
 logger = logging.getLogger(__name__)
 
 #: torch 2.11 takes fewer key heads without being asked
-_ASKS_FOR_GQA = "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters
+_ASKS_FOR_GQA = "enable_gqa" in varlen.varlen_attn.__annotations__
 
 PACKED = ("torch_varlen", "flash_attention_2", "flash_attention_3")
 
