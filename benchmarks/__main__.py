@@ -2,7 +2,7 @@
 
 A benchmark module has ``run() -> list of {name, ratio, target, detail}``; ``target`` is a text such as
 ``">= 0.7"``. ``python -m benchmarks update sync`` runs those alone. ``--output FILE`` writes the table as
-Markdown, with the machine.
+Markdown, with the machine. ``python -m benchmarks gpu`` is a program of its own (:mod:`benchmarks.gpu`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ def machine() -> str:
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["gpu"]:
+        from benchmarks.gpu.cli import main as on_a_gpu
+
+        return on_a_gpu(sys.argv[2:])
     names = sorted(p.stem.removeprefix("bench_") for p in Path(__file__).parent.glob("bench_*.py"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benchmarks", nargs="*", metavar="NAME", help=f"some of: {', '.join(names)} (default: all)")

@@ -33,7 +33,7 @@ from ragen.trainer.rollouts import Rollouts
 from ragen.trainer.step_metrics import StepMetrics
 from ragen.trainer.trajectory_log import TrajectoryLog, sample_generations
 from ragen.trainer.trajectory_rows import TrajectoryRows
-from ragen.trainer.worker_setup import START_WAIT_S, Workers, start_workers
+from ragen.trainer.workers import START_WAIT_S, Workers
 from ragen.workers.playing import PlayOrder
 from verl.protocol import DataProto, pad_dataproto_to_divisor, unpad_dataproto
 from verl.trainer.ppo.core_algos import add_cov_selected, get_kl_controller
@@ -83,7 +83,7 @@ class AgentTrainer:
         to wait for nodes with room for the workers."""
         trainer = self.config.trainer
         self.checkpoints.clean()
-        self.workers = start_workers(self.config, self.plan.device, wait_s=wait_s)
+        self.workers = self.start_workers(wait_s)
         if trainer.nnodes > 1:
             check_shared_folder(self.folder, self.workers.actor.confirm_shared_folder)
         self.step = self._resume()
@@ -100,6 +100,12 @@ class AgentTrainer:
             self._all_steps(trainer.total_training_steps)
         finally:
             self.tracking.finish()  # a restart's trackers meet no run that is still open
+
+    def start_workers(self, wait_s: float) -> Workers:
+        """The run's worker groups, models and engines built: Ray actors. (Imported here: a run in one process needs no Ray.)"""
+        from ragen.trainer.worker_setup import start_workers
+
+        return start_workers(self.config, self.plan.device, wait_s=wait_s)
 
     def _all_steps(self, total: int) -> None:
         trainer = self.config.trainer

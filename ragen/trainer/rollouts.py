@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from ragen.llm_agent.trajectory import Trajectory
 from ragen.trainer.play_orders import Played
-from ragen.trainer.worker_setup import Workers
+from ragen.trainer.workers import Workers
 from ragen.workers.playing import PlayOrder
 
 

@@ -6,16 +6,18 @@ import contextlib
 import logging
 import math
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import ray
 
+from ragen.trainer.workers import START_WAIT_S, Workers
 from ragen.workers.agent_worker import AgentWorker
 from ragen.workers.rollout_worker import RolloutWorker
 from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, RayWorkerGroup
 from verl.utils.verl_keys import CRITIC_ESTIMATORS
 from verl.workers.fsdp_workers import ActorRolloutRefWorker, CriticWorker
+
+__all__ = ["START_WAIT_S", "Workers", "ray_session", "start_workers"]
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +33,6 @@ _CPU_ENV = {
 #: not for a larger model: what is kept lies in pieces that do not fit what is asked for next. (81M parameters on two
 #: ranks: 720 MiB at the peak of an update with large blocks given back, 1,600 without, and no slower.)
 _LARGE_WEIGHTS, _LARGE_BLOCK = 64 << 20, 128 << 10
-#: how long a start waits for nodes with room
-START_WAIT_S = 60.0
 
 #: what libraries say of themselves on every start; errors still come through
 _QUIET = {
@@ -42,26 +42,6 @@ _QUIET = {
     "TQDM_DISABLE": "1",
     "PYTHONWARNINGS": "ignore",
 }
-
-
-@dataclass
-class Workers:
-    """The worker groups of a run. ``critic`` is ``None`` for estimators without one, ``rollout`` where the actors
-    play themselves (``hybrid_engine: true``)."""
-
-    actor: RayWorkerGroup
-    critic: RayWorkerGroup | None = None
-    rollout: RayWorkerGroup | None = None
-
-    @property
-    def groups(self) -> list[RayWorkerGroup]:
-        return [group for group in (self.actor, self.critic, self.rollout) if group is not None]
-
-    def kill(self) -> None:
-        for group in self.groups:
-            group.kill()
-        for pool in {id(group.resource_pool): group.resource_pool for group in self.groups}.values():
-            pool.release()
 
 
 @contextlib.contextmanager

@@ -105,7 +105,7 @@ def diary_of(monkeypatch, folder, *overrides) -> tuple[list, list[float]]:
     """Fit; what the workers were told, and the logged lag of every step."""
     diary: list = []
     config = run_config(folder, *SPLIT, *overrides)
-    monkeypatch.setattr(agent_trainer, "start_workers", lambda *args, **kwargs: Workers(Trainers(diary), rollout=Engines(diary)))
+    monkeypatch.setattr(AgentTrainer, "start_workers", lambda *args, **kwargs: Workers(Trainers(diary), rollout=Engines(diary)))
     AgentTrainer(config, validate_config(config, check_machine=False)).fit()
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return diary, [row["rollout/policy_lag"] for row in rows if "rollout/policy_lag" in row]

@@ -10,10 +10,14 @@ import logging
 
 import torch
 from torch import nn
+from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 logger = logging.getLogger(__name__)
+
+#: torch 2.11 takes fewer key heads without being asked
+_ASKS_FOR_GQA = "enable_gqa" in varlen.varlen_attn.__annotations__
 
 PACKED = ("torch_varlen", "flash_attention_2", "flash_attention_3")
 
@@ -92,19 +96,21 @@ def torch_varlen_attention(
     if segment_lengths is None:
         return _causal(query, key, value, scaling, sliding_window), None
     if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
-        from torch.nn.attention.varlen import varlen_attn
-
-        q, k, v = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
-        if key_index is not None:
-            k, v = k.index_select(0, key_index), v.index_select(0, key_index)
-        # Where a segment has more keys than queries, flash attention's causal mask is aligned to the last of both.
-        window = (-1 if sliding_window is None else sliding_window - 1, 0)
-        output = varlen_attn(
-            q, k, v, cu_seq_lens_q, cu_seq_lens_k, max_length_q, max_length_k,
-            scale=scaling, window_size=window, enable_gqa=q.shape[1] != k.shape[1],
-        )  # fmt: skip
-        return output.unsqueeze(0), None
+        output = _by_kernel(
+            query, key, value, scaling, sliding_window, cu_seq_lens_q, cu_seq_lens_k, max_length_q, max_length_k, key_index
+        )
+        return output, None
     return _by_segment(query, key, value, scaling, sliding_window, segment_lengths, segment_prefixes), None
+
+
+def _by_kernel(query, key, value, scaling, sliding_window, cu_q, cu_k, max_q, max_k, key_index) -> torch.Tensor:
+    q, k, v = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
+    if key_index is not None:
+        k, v = k.index_select(0, key_index), v.index_select(0, key_index)
+    # Where a segment has more keys than queries, flash attention's causal mask is aligned to the last of both.
+    window = (-1 if sliding_window is None else sliding_window - 1, 0)
+    asked = {"enable_gqa": q.shape[1] != k.shape[1]} if _ASKS_FOR_GQA else {}
+    return varlen.varlen_attn(q, k, v, cu_q, cu_k, max_q, max_k, scale=scaling, window_size=window, **asked).unsqueeze(0)
 
 
 def _by_segment(query, key, value, scaling, sliding_window, lengths, prefixes) -> torch.Tensor:

@@ -197,7 +197,8 @@ def gather_full(parameters: list[torch.Tensor], device: torch.device) -> Iterato
         local = parameter.to_local().detach().reshape(-1)
         piece[: local.numel()] = local
     everyone = mine.new_empty(world, mine.numel())
-    dist.all_gather_single(everyone.view(-1), mine)
+    # torch 2.11 has it by its older name alone
+    getattr(dist, "all_gather_single", dist.all_gather_into_tensor)(everyone.view(-1), mine)
     columns = everyone.split(sizes, dim=1)
     return (
         column.reshape(-1)[: parameter.numel()].reshape(parameter.shape)

@@ -100,8 +100,10 @@ def lay_out(groups: list[PromptGroup], lengths: Mapping[int, int]) -> tuple[list
     return segments, places
 
 
-def attention_arguments(segments: list[Segment], device: torch.device) -> dict:
-    """What `torch_varlen` needs to know of the segments: query and key lengths, and on a GPU which keys a query sees."""
+def attention_arguments(segments: list[Segment], device: torch.device, for_kernel: bool | None = None) -> dict:
+    """What `torch_varlen` needs to know of the segments: query and key lengths, and for the kernel (by default: on a GPU)
+    which keys a query sees."""
+    for_kernel = device.type == "cuda" if for_kernel is None else for_kernel
     lengths = [segment.length for segment in segments]
     key_lengths = [s.length + (segments[s.prefix].length if s.prefix >= 0 else 0) for s in segments]
     arguments = {
@@ -112,7 +114,7 @@ def attention_arguments(segments: list[Segment], device: torch.device) -> dict:
         "max_length_q": max(lengths),
         "max_length_k": max(key_lengths),
     }
-    if device.type == "cuda" and key_lengths != lengths:
+    if for_kernel and key_lengths != lengths:
         keys = []
         for segment in segments:
             for part in ([segments[segment.prefix]] if segment.prefix >= 0 else []) + [segment]:

@@ -20,7 +20,6 @@ from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
-import nashpy
 import numpy as np
 
 Strategy = tuple[float, ...]
@@ -53,6 +52,8 @@ def solve(row: tuple[tuple[int, ...], ...], column: tuple[tuple[int, ...], ...])
 
 def support_equilibria(a: np.ndarray, b: np.ndarray) -> tuple[Pair, ...]:
     """Equilibria with supports of equal size, in nashpy's order; incomplete in degenerate games."""
+    import nashpy  # here: it brings scipy, which games without matrices do not need
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # nashpy warns of an even number; `degenerate` says it exactly
         found = list(nashpy.Game(a, b).support_enumeration())
