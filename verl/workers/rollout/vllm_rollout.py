@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from verl.workers.rollout.base import Reply, RolloutEngine, SamplingParams
-from verl.workers.rollout.vllm_logging import log_to_file
+from verl.workers.rollout.vllm_logging import write_log_config
 from verl.workers.rollout.vllm_settings import EngineSettings
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ class VLLMEngine(RolloutEngine):
         chosen = EngineSettings(model_path, **settings)
         on_gpu = torch.cuda.is_available()
         machine = {"on_gpu": on_gpu, "visible_gpus": torch.cuda.device_count()}
+        if on_gpu and chosen.log_file:
+            write_log_config(chosen.log_file)
         for name, value in chosen.environment(**machine).items():
             os.environ.setdefault(name, value)
         logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # it speaks before it reads that
@@ -70,8 +72,6 @@ class VLLMEngine(RolloutEngine):
         with _undisturbed():
             from vllm import EngineArgs, LLMEngine
 
-            if on_gpu and chosen.log_file:
-                log_to_file(chosen.log_file)
             self._engine = LLMEngine.from_engine_args(EngineArgs(**chosen.arguments(**machine)))
         # a later engine of this process puts its own in the place of this scratch memory, which CUDA graphs point at
         self._scratch = _workspace_manager() if on_gpu else None

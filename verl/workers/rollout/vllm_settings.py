@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from verl.workers.rollout.vllm_logging import config_path
+
 Role = Literal["policy", "past_self"]
 
 #: KV cache of a CPU engine where none is given: the fraction of host memory is read from a wrong total
@@ -135,6 +137,8 @@ class EngineSettings:
         if not on_gpu and not self.keep_torch_compile:
             # one small function of the sampler would be compiled at the first call, seconds of a C++ compiler for nothing
             found["TORCH_COMPILE_DISABLE"] = "1"
+        if on_gpu and self.log_file:
+            found["VLLM_LOGGING_CONFIG_PATH"] = config_path(self.log_file)
         return found | (_PEER_MEMORY if self._ranks_apart(on_gpu, visible_gpus) else {})
 
     def _ranks_apart(self, on_gpu: bool, visible_gpus: int) -> bool:
