@@ -39,7 +39,7 @@ def check_device(config: Config, device: str) -> Iterator[str]:
             )
         if rollout["name"] == "vllm" and vllm_is_for_gpus():
             yield (
-                "trainer.device = cpu, but the vLLM installed here is its GPU build, which runs nowhere else: use "
+                "trainer.device = cpu, but the installed vLLM is its GPU build, which runs nowhere else: use "
                 "actor_rollout_ref.rollout.name=hf (slow, runs anywhere), or install the CPU build"
             )
         return
