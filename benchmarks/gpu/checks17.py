@@ -240,8 +240,8 @@ def check_sleep_of_level_2(model_path: str = "assets/starter") -> dict[str, Any]
         engine.wake(["kv_cache"])
         same &= [reply.token_ids for reply in _replies(engine, _PROMPTS, 0.0)] == before
     lost = engine.not_synced
+    engine.close()  # first: whichever is closed gives back the pools that the sleeping one's memory comes from
     past.close()
-    engine.close()
     return _result("sleep_of_level_2", same and lost == [], freed_gib=freed, not_synced=lost)
 
 
