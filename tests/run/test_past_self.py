@@ -23,11 +23,11 @@ SMALL = [
 
 @pytest.mark.slow
 def test_the_policy_plays_its_past_self_and_changes_while_that_stays(tmp_path):
-    player = f"custom_envs.TicTacToe.env_config.player_info=[{{type: policy, checkpoint: {STARTER}, name: before}}]"
+    player = f"custom_envs.TicTacToe.env_config.player_info=[{{type: policy, checkpoint: {STARTER}}}]"
     config = compose("_0_laptop", [*SMALL, player, f"trainer.default_local_dir={tmp_path}"])
     with ray_session(config):
         _train_with_restarts(config, validate_config(config))
     assert [row["step"] for row in metrics(tmp_path)] == [1, 2]
     episodes = [json.loads(line) for path in sorted((tmp_path / "trajectories").glob("train_step_*.jsonl")) for line in path.read_text().splitlines()]
-    assert len(episodes) == 16 and all("before" in json.dumps(episode) for episode in episodes)
+    assert len(episodes) == 16 and all("past:starter" in json.dumps(episode) for episode in episodes)
     assert not (tmp_path / "logs").exists()  # engines log to a file on GPUs alone
