@@ -15,7 +15,7 @@ STARTER = CONFIG_DIR.parent / "assets" / "starter"
 SMALL = [
     "es_manager.train.env_groups=2", "es_manager.train.env_configs.n_groups=[2]", "es_manager.train.env_configs.tags=[TicTacToe]",
     "es_manager.train.group_size=4", "es_manager.val.env_groups=2", "es_manager.val.env_configs.n_groups=[2]",
-    "es_manager.val.env_configs.tags=[TicTacToe]", "actor_rollout_ref.actor.ppo_mini_batch_size=8", "trainer.n_gpus_per_node=1",
+    "es_manager.val.env_configs.tags=[TicTacToe]", "actor_rollout_ref.actor.ppo_mini_batch_size=4", "trainer.n_gpus_per_node=1",
     "trainer.device=cpu", "trainer.logger=[file]", "trainer.total_training_steps=2", "trainer.test_freq=-1", "trainer.save_freq=-1",
     "trainer.val_before_train=false", "ray_kwargs.ray_init.num_cpus=2", "actor_rollout_ref.rollout.kv_cache_memory_bytes=67108864",
 ]  # fmt: skip
