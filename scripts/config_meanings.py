@@ -63,7 +63,8 @@ MEANINGS = {
     "max_num_seqs": "requests generated side by side",
     "max_num_batched_tokens": "tokens of one engine step",
     "gpu_memory_utilization": "share of a GPU's memory that the engine takes",
-    "enforce_eager": "no CUDA graphs: starts faster, generates slower",
+    "past_self_gpu_memory_utilization": "share of a GPU's memory of each past self (player_info {type: policy, checkpoint: ...}); held throughout",
+    "enforce_eager": "true: no CUDA graphs (starts faster, generates slower, needs less memory); null: CUDA graphs on a GPU, none on a CPU",
     "enable_prefix_caching": "prompts that begin alike are computed once",
     "update_weights_bucket_megabytes": "weights go to the engine in pieces of this size",
     # filter

@@ -81,6 +81,7 @@ def _engine(folder: Path, settings: Settings, share_gpu: int) -> tuple[RolloutEn
         "gpu_memory_utilization": settings.gpu_memory_utilization / share_gpu,
         "kv_cache_memory_bytes": settings.kv_cache_memory_bytes,
         "block_size": None if gpu else 32, "max_num_seqs": settings.max_num_seqs, "enforce_eager": settings.enforce_eager,
+        "free_cache_engine": False,  # nothing to make room for, and vLLM lets one engine of a process sleep
     }  # fmt: skip
     engine = build_engine(OmegaConf.create(rollout), str(folder), trust_remote_code=trust, seed=settings.seed)
     if settings.chat_template_kwargs:

@@ -86,8 +86,9 @@ class AgentTrainer:
         self.workers = self.start_workers(wait_s)
         if trainer.nnodes > 1:
             check_shared_folder(self.folder, self.workers.actor.confirm_shared_folder)
+        self.rollouts = Rollouts(self.workers)
         self.step = self._resume()
-        self.rollouts = Rollouts(self.workers, self.step)
+        self.rollouts.start_from(self.step)
         self.tracking = Tracking(
             project_name=trainer.project_name, experiment_name=trainer.experiment_name,
             default_backend=[name for name in one_or_more(trainer.logger) if name != "console"],  # the display is the console
@@ -137,6 +138,11 @@ class AgentTrainer:
         metrics |= task_metrics(trajectories, "train") | rollout_metrics(trajectories) | counters | self.rollouts.metrics(trajectories)
         self.difficulty.record(trajectories, step)
         self._play_ahead(step, metrics)
+        greedy = {}
+        if self.config.algorithm.adv_estimator == "remax":
+            with self._timed(metrics, "gen_max"):
+                greedy = self._greedy_rewards(step)
+        self.rollouts.make_room()  # everything below computes with the trainer's models
         metrics |= self.step_metrics.collapse(trajectories, step)
         with self._timed(metrics, "filter"):
             batch, kept = self._kept_batch(trajectories, metrics)
@@ -144,14 +150,12 @@ class AgentTrainer:
             self.episodes.write(step, TRAIN, trajectories, kept=set())
             return metrics | self._signal(False)
         if self.config.algorithm.adv_estimator == "remax":
-            with self._timed(metrics, "gen_max"):
-                batch.batch["reward_baselines"] = self._greedy_rewards(batch, step)
+            batch.batch["reward_baselines"] = _baselines(batch, greedy)
         with self._timed(metrics, "old_log_prob"):
             batch = self._with_log_probs(batch, step, metrics)
         with self._timed(metrics, "adv"):
             batch, found = compute_advantages(batch, self.config, self.kl_controller, self.estimator_state)
         metrics |= found
-        self.rollouts.make_room()
         self._update(batch, step, metrics)
         self.rollouts.updated()
         if not self.config.trainer.rollout_ahead:
@@ -183,12 +187,11 @@ class AgentTrainer:
             self.rollouts.sync()
         self.rollouts.start(step + 1, self._orders(TRAIN, step + 1))
 
-    def _greedy_rewards(self, batch: DataProto, step: int) -> torch.Tensor:
-        """(B,): the reward of the greedy episode of each row's group and agent, 0 where that one was aborted."""
+    def _greedy_rewards(self, step: int) -> dict[tuple[int, int], float]:
+        """(group, agent) -> the reward of its greedy episode, without those that were aborted. Played before the filter,
+        while the engine is awake."""
         greedy, _ = self._play(TRAIN, step, greedy=True)
-        rewards = {(t.group, t.agent): t.reward for t in greedy if t.status != ABORTED}
-        keys = zip(batch.non_tensor_batch["group"].tolist(), batch.non_tensor_batch["agent"].tolist(), strict=True)
-        return torch.tensor([rewards.get(key, 0.0) for key in keys])
+        return {(t.group, t.agent): t.reward for t in greedy if t.status != ABORTED}
 
     def _kept_batch(self, trajectories: list[Trajectory], metrics: dict) -> tuple[DataProto | None, set[int]]:
         """The rows to train on: groups with signal, episodes that were played to an end of their own. None where they
@@ -341,12 +344,20 @@ class AgentTrainer:
         # metrics first: a run killed between the two plays the step again and cuts this line off
         self._log(step, metrics)
         self.display.phase("saving")
+        self._room_for_checkpoint()
         groups = [g for g in (self.workers.actor, self.workers.critic) if g is not None]
         needed = sum(g.checkpoint_bytes()[0] for g in groups)
         with self.checkpoints.saving(step, self._driver_state, needed) as folder:
             self.workers.actor.save_checkpoint(str(folder / "actor"), global_step=step)
             if self.workers.critic is not None:
                 self.workers.critic.save_checkpoint(str(folder / "critic"), global_step=step)
+
+    def _room_for_checkpoint(self) -> None:
+        """Offloaded shards come back to their GPU to be written or read: the engine must not be there then."""
+        sections = [self.config.actor_rollout_ref.actor.fsdp_config, self.config.critic.model.fsdp_config]
+        if self.plan.device == "cuda" and any(section.param_offload or section.optimizer_offload for section in sections):
+            self.rollouts.sync()  # an engine that has been synced once leaves its weights, not a copy of them
+            self.rollouts.make_room()
 
     def _resume(self) -> int:
         """Load the checkpoint that ``trainer.resume_mode`` names; the step it was saved at, or 0."""
@@ -357,6 +368,7 @@ class AgentTrainer:
         source = Path(found)
         step = self.checkpoints.verify(source)
         log.info("resuming from %s", source)
+        self._room_for_checkpoint()
         self.workers.actor.load_checkpoint(str(source / "actor"))
         if self.workers.critic is not None:
             self.workers.critic.load_checkpoint(str(source / "critic"))
@@ -387,6 +399,12 @@ class AgentTrainer:
 
 def _due(step: int, every: int, last: bool) -> bool:
     return last or (every > 0 and step % every == 0)
+
+
+def _baselines(batch: DataProto, rewards: dict[tuple[int, int], float]) -> torch.Tensor:
+    """(B,): the reward of the greedy episode of each row's group and agent, 0 where that one was aborted."""
+    keys = zip(batch.non_tensor_batch["group"].tolist(), batch.non_tensor_batch["agent"].tolist(), strict=True)
+    return torch.tensor([rewards.get(key, 0.0) for key in keys])
 
 
 def _advantages_by_trajectory(batch: DataProto) -> dict[int, list[list[float]]]:

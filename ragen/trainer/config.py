@@ -40,8 +40,19 @@ def open_overrides(overrides: Sequence[str]) -> list[str]:
     return opened
 
 
+def gpu_form(opened: Sequence[str], form: str | None) -> list[str]:
+    """Overrides in which ``form`` has become its GPU form (``config/form/FORM_gpu.yaml``), where it has one."""
+    name = f"{form}_gpu"
+    if not (CONFIG_DIR / "form" / f"{name}.yaml").is_file():
+        return list(opened)
+    named = [item for item in opened if item.lstrip("+").split("=", 1)[0] == "form"]
+    replaced = [f"{item.split('=', 1)[0]}={name}" if item in named else item for item in opened]
+    return replaced if named else [*replaced, f"form={name}"]  # an experiment's own form
+
+
 def compose(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """The experiment ``config/CONFIG_NAME.yaml`` with overrides, as ``train.py`` sees it.
+    """The experiment ``config/CONFIG_NAME.yaml`` with overrides, as ``train.py`` sees it. A run on GPUs gets the GPU form of
+    a form that has one (``+form=laptop``).
 
     Raises :class:`ConfigError` for a name that is not there and for an override Hydra cannot read.
     """
@@ -54,7 +65,12 @@ def compose(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
         raise ConfigError([f"--config-name {config_name}: there is no such experiment (known: {known})"])
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            return hydra_compose(config_name, overrides=open_overrides(overrides))
+            opened = open_overrides(overrides)
+            config = hydra_compose(config_name, overrides=opened)
+            if config.trainer.get("device") not in ("cuda", "auto") or machine_checks.resolve_device(config) != "cuda":
+                return config
+            chosen = hydra_compose(config_name, overrides=opened, return_hydra_config=True).hydra.runtime.choices
+            return hydra_compose(config_name, overrides=gpu_form(opened, chosen.get("form")))
     except HydraException as error:
         raise ConfigError([str(error)]) from error
 

@@ -37,6 +37,11 @@ def check_device(config: Config, device: str) -> Iterator[str]:
                 f"actor_rollout_ref.rollout.tensor_model_parallel_size = {rollout['tensor_model_parallel_size']} "
                 "needs GPUs: use 1 on a CPU"
             )
+        if rollout["name"] == "vllm" and vllm_is_for_gpus():
+            yield (
+                "trainer.device = cpu, but the installed vLLM is its GPU build, which runs nowhere else: use "
+                "actor_rollout_ref.rollout.name=hf (slow, runs anywhere), or install the CPU build"
+            )
         return
     gpus = len(visible_gpus())
     if not gpus:
@@ -58,6 +63,13 @@ def check_device(config: Config, device: str) -> Iterator[str]:
                 f"trainer.n_gpus_per_node = {trainer['n_gpus_per_node']} and rollout.n_gpus_per_node = {players}, but {shows}: "
                 f"use at most {gpus} together, or join a cluster (RAY_ADDRESS)"
             )
+
+
+def vllm_is_for_gpus() -> bool:
+    """Whether the installed vLLM is a build for GPUs, told by its allocator; nothing is imported."""
+    spec = importlib.util.find_spec("vllm")
+    places = (spec and spec.submodule_search_locations) or ()
+    return any(list(Path(place).glob("cumem_allocator*.so")) for place in places)
 
 
 def looks_like_hub_id(path: str) -> bool:

@@ -8,6 +8,7 @@ The model is read from its ``config.json`` alone and nothing is started.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ragen.trainer.config import plain, validate_config
+from ragen.trainer.config_checks import used_tags
 from ragen.trainer.machine_checks import hub_snapshot
-from ragen.trainer.plan import ResolvedPlan
+from ragen.trainer.plan import ResolvedPlan, players_of
 from verl.utils.config_check import ConfigError
 from verl.utils.gpus import visible_gpus
 from verl.utils.memory_plan import GiB, MemoryPlan, MemorySetup, faults, plan_memory
@@ -66,6 +68,12 @@ def find_shape(config: Mapping[str, Any]) -> tuple[ModelShape, str]:
     return shape, "the published config.json"
 
 
+def past_selves(config: Mapping[str, Any]) -> int:
+    """Engines with older weights that a rank may come to hold: one for each different entry of the games that are played."""
+    entries = [player for tag in used_tags(config) for player in players_of(config["custom_envs"], tag)]
+    return len({json.dumps(entry, sort_keys=True, default=str) for entry in entries if entry.get("checkpoint")})
+
+
 def memory_setup(config: Mapping[str, Any], plan: ResolvedPlan, device_bytes: float | None) -> MemorySetup:
     """What the memory plan needs to know of a checked configuration. ``device_bytes``: of one GPU, ``None`` on a CPU."""
     group = config["actor_rollout_ref"]
@@ -106,6 +114,8 @@ def memory_setup(config: Mapping[str, Any], plan: ResolvedPlan, device_bytes: fl
         gpu_memory_utilization=rollout["gpu_memory_utilization"],
         kv_cache_bytes=cache if on_gpu or cache else CPU_KV_BYTES,
         engine_sleeps=rollout["free_cache_engine"],
+        past_selves=past_selves(config),
+        past_self_share=rollout["past_self_gpu_memory_utilization"],
         max_num_batched_tokens=rollout["max_num_batched_tokens"],
         split=plan.split_ranks > 0,
         bucket_bytes=rollout["update_weights_bucket_megabytes"] * 2**20,

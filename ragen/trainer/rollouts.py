@@ -30,6 +30,7 @@ class Rollouts:
         self._workers = workers
         self.policy_version = policy_version
         self._engine_version: int | None = None
+        self._asleep = False
         self._under_way: tuple[int, list] | None = None
         self._kept: tuple[int, Played] | None = None
 
@@ -37,13 +38,17 @@ class Rollouts:
     def split(self) -> bool:
         return self._workers.rollout is not None
 
+    def start_from(self, policy_version: int) -> None:
+        """The trainer's weights are those of a checkpoint: the engines have them only after the next sync."""
+        self.policy_version, self._engine_version = policy_version, None
+
     def updated(self) -> None:
         """The trainer's weights have changed."""
         self.policy_version += 1
 
     def sync(self) -> None:
-        """Hand the trainer's weights to the engines, unless they have them. Nothing may be under way."""
-        if self._engine_version == self.policy_version:
+        """Hand the trainer's weights to the engines, unless they have them and are awake. Nothing may be under way."""
+        if self._engine_version == self.policy_version and not self._asleep:
             return
         actor, rollout = self._workers.actor, self._workers.rollout
         if rollout is None:
@@ -52,12 +57,13 @@ class Rollouts:
             sent, taken = actor.sync_rollout_weights(), rollout.sync_rollout_weights(self.policy_version)
             actor.gather(sent, "sync_rollout_weights", beside=taken)
             rollout.gather(taken, "sync_rollout_weights")
-        self._engine_version = self.policy_version
+        self._engine_version, self._asleep = self.policy_version, False
 
     def make_room(self) -> None:
-        """Before an update: engines that share the trainer's devices give their memory to it."""
-        if not self.split:
-            self._workers.actor.sleep_engine()
+        """Before the trainer computes anything: engines that share its devices give their memory to it. An engine that
+        does keeps no weights, so the next play syncs first, whether they have changed or not."""
+        if not self.split and not self._asleep:
+            self._asleep = any(self._workers.actor.sleep_engine())
 
     def play(self, orders: Sequence[PlayOrder]) -> Played:
         """Play with the newest weights and wait for it; what is under way is waited for first."""

@@ -168,7 +168,9 @@ def _worker_env(config, device: str) -> dict[str, str]:
     threads = max(1, _cores(config, device) // _processes_per_node(config, at_once=True))
     # GIFT_DRIVER: by it a person (and a test) tells one run's workers from another's
     env = {**_QUIET, "GIFT_DRIVER": str(os.getpid()), "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(threads)}
-    if device != "cuda":
+    if device == "cuda":
+        del env["VLLM_LOGGING_LEVEL"]  # goes to RUN/logs instead (verl.workers.rollout.vllm_logging)
+    else:
         env |= _CPU_ENV
         if _weight_bytes(config.actor_rollout_ref.model.path) > _LARGE_WEIGHTS:
             env["MALLOC_MMAP_THRESHOLD_"] = str(_LARGE_BLOCK)

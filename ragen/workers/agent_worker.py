@@ -37,6 +37,7 @@ class AgentWorker(PlayingMixin, ActorRolloutRefWorker):
         return time.perf_counter() - started
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def sleep_engine(self) -> None:
-        """Give the engine's accelerator memory to the trainer (nothing to do on a CPU)."""
-        self.engine.sleep()
+    def sleep_engine(self) -> bool:
+        """Give the engine's accelerator memory to the trainer; whether there was any to give (on a CPU there is none).
+        Its weights may be gone: :meth:`sync_weights` comes before it plays again."""
+        return self.engine.sleep()

@@ -83,7 +83,7 @@ class PlayingMixin:
         tokenizer = hf_tokenizer(model.path, trust_remote_code=trust)
         self.engine = build_engine(
             self.config.rollout, model.path, trust_remote_code=trust, seed=int(config.seed.train),
-            keep_torch_compile=bool(self.config.actor.get("use_torch_compile", False)),
+            keep_torch_compile=bool(self.config.actor.get("use_torch_compile", False)), log_file=self._engine_log,
         )  # fmt: skip
         self._join_tensor_parallel_group(int(self.config.rollout.get("tensor_model_parallel_size", 1)))
         limits = episode_limits(config, int(self.config.rollout.max_model_len))
@@ -97,12 +97,21 @@ class PlayingMixin:
         if int(rollout.get("tensor_model_parallel_size", 1)) > 1:
             raise ValueError("player_info {type: policy, checkpoint: ...} needs rollout.tensor_model_parallel_size=1")
         with hf_folder(entry["checkpoint"]) as folder:
-            self.proxy.engines.append(build_engine(rollout, str(folder), seed=int(self.run_config.seed.train)))
+            engine = build_engine(
+                rollout, str(folder), role="past_self", trust_remote_code=bool(self.config.model.get("trust_remote_code", False)),
+                log_file=self._engine_log, seed=int(self.run_config.seed.train),
+            )  # fmt: skip
+        self.proxy.engines.append(engine)
         return PastSelfPlayer(
             entry.get("name") or f"past:{Path(entry['checkpoint']).name}", len(self.proxy.engines) - 1, self.proxy.chat,
             max_tokens=int(rollout.response_length), enable_think=self.proxy.limits.enable_think,
             temperature=float(entry.get("temperature", rollout.temperature)),
         )  # fmt: skip
+
+    @property
+    def _engine_log(self) -> str:
+        """Where the engines of this rank log on a GPU."""
+        return str(Path(self.run_config.trainer.default_local_dir, "logs", f"engine_rank{self.rank}.log"))
 
     def _join_tensor_parallel_group(self, size: int) -> None:
         self.leader, self.follows = None, None

@@ -44,7 +44,9 @@ RUNS = {
     ],
 }  # fmt: skip
 #: read before anything starts, by train.py and the plan of memory
-PLANNED = {"trainer.plan_only", "trainer.device", "trainer.device_memory_gb"}
+PLANNED = {
+    "trainer.plan_only", "trainer.device", "trainer.device_memory_gb", "actor_rollout_ref.rollout.past_self_gpu_memory_utilization",
+}  # fmt: skip
 
 
 def reads_of_credit() -> Reads:

@@ -1,5 +1,6 @@
 """Which weights play which step: the trainer's own loop over workers that keep a diary, and the old log-probabilities."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -251,3 +252,158 @@ def test_when_the_engines_log_probabilities_are_the_old_ones(tmp_path, overrides
     config = run_config(tmp_path, *SPLIT, *overrides)
     validate_config(config, check_machine=False)
     assert bypasses_old_log_probs(config) == bypass
+
+
+# -- engines that share the trainer's devices ---------------------------------------------------
+
+
+class Hybrid(Trainers):
+    """Ranks that play and train on one device each. ``sleeps``: as on a GPU; its weights are then gone."""
+
+    def __init__(self, diary: list, sleeps: bool):
+        super().__init__(diary)
+        self.sleeps, self.awake, self.engines = sleeps, True, Engines(diary)
+
+    def _compute(self, what, batch):
+        self._alone(what)
+        self.diary.append((what, int(batch.meta_info.get("global_steps", 0)), None))
+
+    def _alone(self, what):
+        assert not (self.sleeps and self.awake), f"{what} while the engine holds its memory"
+
+    def compute_log_prob(self, batch):
+        self._compute("log_prob", batch)
+        own = batch.batch["rollout_log_probs"] if "rollout_log_probs" in batch.batch.keys() else batch.batch["response_mask"].float()
+        return DataProto.from_dict(tensors={"old_log_probs": own, "entropys": torch.rand(own.shape)})
+
+    def compute_ref_log_prob(self, batch):
+        self._compute("ref_log_prob", batch)
+        return DataProto.from_dict(tensors={"ref_log_prob": batch.batch["rollout_log_probs"]})
+
+    def update_actor(self, shares):
+        self._alone("update")
+        return super().update_actor(shares)
+
+    def play(self, orders):
+        assert self.awake and self.engines.version == self.updates, "played without the newest weights"
+        return self.engines.play(orders)
+
+    def sync_weights(self, version):
+        self.awake, self.engines.version = True, version
+        self.diary.append(("sync", version, None))
+
+    def sleep_engine(self):
+        if self.sleeps:
+            self.awake, self.engines.version = False, None
+        return [self.sleeps]
+
+    def save_checkpoint(self, folder, global_step):
+        self.diary.append(("save", global_step, self.awake))
+        super().save_checkpoint(folder, global_step)
+
+    def load_checkpoint(self, folder):
+        self.diary.append(("load", 0, self.awake))
+        super().load_checkpoint(folder)
+
+
+class Values:
+    """A critic next to them."""
+
+    world_size = 1
+
+    def __init__(self, actor: Hybrid):
+        self.actor = actor
+
+    def compute_values(self, batch):
+        self.actor._compute("values", batch)
+        return DataProto.from_dict(tensors={"values": torch.zeros_like(batch.batch["rollout_log_probs"])})
+
+    def update_critic(self, shares):
+        self.actor._compute("update_critic", shares[0])
+        return [DataProto(meta_info={"metrics": {}})]
+
+    def checkpoint_bytes(self):
+        return [1]
+
+    def save_checkpoint(self, folder, global_step):
+        Path(folder).mkdir()
+
+
+def hybrid_diary(monkeypatch, folder, *overrides, sleeps=True, device="cuda", made=None) -> list:
+    diary: list = []
+    config = run_config(folder, "trainer.n_gpus_per_node=1", "trainer.test_freq=2", "trainer.save_freq=-1", "trainer.total_training_steps=2", *overrides)
+    actor = Hybrid(diary, sleeps)
+    critic = Values(actor) if config.algorithm.adv_estimator == "gae" else None
+    monkeypatch.setattr(agent_trainer, "start_workers", lambda *args, **kwargs: Workers(actor, critic))
+    plan = dataclasses.replace(validate_config(config, check_machine=False), device=device)
+    trainer = AgentTrainer(config, plan)
+    if made is not None:
+        made(trainer)
+    trainer.fit()
+    return diary
+
+
+KINDS = {
+    "two updates": ["actor_rollout_ref.actor.ppo_epochs=2"],
+    "reference": ["actor_rollout_ref.actor.use_kl_loss=true"],
+    "critic": ["algorithm.adv_estimator=gae"],
+    "greedy baseline": ["algorithm.adv_estimator=remax"],
+    "entropy filter": ["actor_rollout_ref.rollout.rollout_filter_metric=entropy"],
+    "entropy filter and greedy baseline": ["algorithm.adv_estimator=remax", "actor_rollout_ref.rollout.rollout_filter_metric=entropy"],
+    "collapse metrics": ["collapse_detection.multi_turn_enabled=true", "collapse_detection.compute_freq=1"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_computed_for_an_update_while_the_engine_holds_its_memory(monkeypatch, tmp_path, kind):
+    monkeypatch.setattr(AgentTrainer, "step_metrics", StillStepMetrics())
+    diary = hybrid_diary(monkeypatch, tmp_path, *KINDS[kind])  # the workers themselves object
+    phases = [what for what, _, _ in diary]
+    assert phases.count("update") == 2 and phases.count("val") == 2
+    assert phases.count("sync") == 3, "one before the first episode and one after each update"
+
+
+class StillStepMetrics:
+    """Nothing of speed, whose counters ask for the model's device; collapse asks for log-probabilities, as the real one does."""
+
+    def __get__(self, trainer, owner):
+        self.trainer = trainer
+        return self
+
+    def of_step(self, metrics, seconds):
+        return {}
+
+    def of_update(self, batch, metrics):
+        return {}
+
+    def collapse(self, trajectories, step):
+        if self.trainer.config.collapse_detection.multi_turn_enabled:
+            self.trainer.workers.actor.compute_log_prob(build_batch(trajectories, 0))
+        return {}
+
+
+def test_a_step_without_signal_still_leaves_an_engine_that_can_play(monkeypatch, tmp_path):
+    """Its weights are gone though nobody has changed them."""
+    monkeypatch.setattr(AgentTrainer, "step_metrics", StillStepMetrics())
+    monkeypatch.setattr(AgentTrainer, "_kept_batch", lambda self, trajectories, metrics: (None, set()))
+    diary = hybrid_diary(monkeypatch, tmp_path, "actor_rollout_ref.rollout.rollout_filter_empty_stop_steps=0", "trainer.test_freq=-1")
+    assert [(what, version) for what, version, _ in diary if what == "sync"] == [("sync", 0)] * len([1 for what, _, _ in diary if what == "sync"])
+    assert [step for what, step, _ in diary if what == "train"] == [1, 2]
+
+
+def test_where_engines_cannot_sleep_nothing_is_synced_twice(monkeypatch, tmp_path):
+    monkeypatch.setattr(AgentTrainer, "step_metrics", StillStepMetrics())
+    for kind in ("greedy baseline", "entropy filter", "collapse metrics"):
+        diary = hybrid_diary(monkeypatch, tmp_path / kind, *KINDS[kind], sleeps=False, device="cpu")
+        assert [version for what, version, _ in diary if what == "sync"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("offload", ["actor.fsdp_config.optimizer_offload", "actor.fsdp_config.param_offload"])
+def test_what_is_offloaded_comes_back_to_be_saved_and_loaded_only_where_there_is_room(monkeypatch, tmp_path, offload):
+    monkeypatch.setattr(AgentTrainer, "step_metrics", StillStepMetrics())
+    changes = [f"actor_rollout_ref.{offload}=true", "trainer.save_freq=1", "trainer.test_freq=-1"]
+    diary = hybrid_diary(monkeypatch, tmp_path, *changes)
+    assert [awake for what, _, awake in diary if what == "save"] == [False, False]
+    diary = hybrid_diary(monkeypatch, tmp_path, *changes, "trainer.total_training_steps=3")
+    assert [awake for what, _, awake in diary if what == "load"] == [False]
+    assert [(what, step) for what, step, _ in diary if what in ("train", "update")] == [("train", 3), ("update", 3)]

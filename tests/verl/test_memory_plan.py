@@ -135,10 +135,10 @@ def test_a_7b_model_on_two_gpus_of_80_gib_by_hand():
     a_block = 2 * (8 * 3584 + 4 * 18944 + 2 * 28 * 128 + 2 * 4 * 128)  # bytes of one token, recomputed
     gradients = 2 * (2 * 18944 + 2 * 3584)
     assert parts["activations"].update == 16384 * (28 * 2 * 3584 + 4 * 2 * 3584 + a_block + gradients)
-    assert plan.update / GiB == pytest.approx(70.3, abs=0.1)
-    # rollout: 14.2 of shards, 28.4 of moments and 40 of the engine are more than 80
-    assert plan.rollout / GiB == pytest.approx(82.6, abs=0.1)
-    assert "gpu_memory_utilization of at most 0.47" in faults(plan, setup, 80 * GiB)[0]
+    assert plan.update / GiB == pytest.approx(74.3, abs=0.1)
+    # rollout: 14.2 of shards, 28.4 of moments, 40 of the engine and 4 kept for what nobody asks for are more than 80
+    assert plan.rollout / GiB == pytest.approx(86.6, abs=0.1)
+    assert "gpu_memory_utilization of at most 0.42" in faults(plan, setup, 80 * GiB)[0]
     # the engine's 40 GiB: 14.2 of weights, and 56 KiB for each token of context
     assert shape.kv_bytes_per_token(2) == 2 * 28 * 4 * 128 * 2 == 56 * 1024
     assert plan.kv_tokens == pytest.approx((40 * GiB - 2 * p) / 56 / 1024, rel=0.05)
@@ -190,8 +190,8 @@ def test_rollout_workers_of_their_own_hold_the_engine_alone():
     shape = PUBLISHED["Qwen2.5-1.5B"]
     whole, split = (plan_memory(shape, MemorySetup(2, 4096, 4096, device_bytes=80 * GiB, split=split)) for split in (False, True))
     assert split.update == whole.update and split.rollout < whole.rollout
-    assert [part.name for part in split.parts if part.rollout] == ["engine", "weight sync"]
-    assert [part.name for part in split.parts if part.sync] == ["parameters", "optimizer", "weight sync"]
+    assert [part.name for part in split.parts if part.rollout] == ["engine", "weight sync", "reserve"]
+    assert [part.name for part in split.parts if part.sync] == ["parameters", "optimizer", "weight sync", "reserve"]
 
 
 # -- against what is allocated ----------------------------------------------------------------

@@ -133,3 +133,70 @@ def test_after_a_sync_engine_and_trainer_agree_and_no_prefix_is_stale(engine, fo
             assert (reference(changed, prompt, reply) - torch.tensor(reply.logprobs)).abs().max() < 1e-5
             if scale:
                 assert (reference(model, prompt, reply) - torch.tensor(reply.logprobs)).abs().max() > 1e-2
+
+
+# -- what a sleep of level 2 would lose ---------------------------------------------------------
+
+
+def model_of(engine):
+    return engine._engine.collective_rpc("get_model")[0]
+
+
+def send(engine, folder, leave_out=()):
+    model, tied = make_model(*folder[1]), folder[1][1]
+    state = {n: p for n, p in model.state_dict().items() if not (tied and n == "lm_head.weight") and n not in leave_out}
+    engine.not_synced = None  # look again
+    engine.load_weights(state.items())
+
+
+def test_a_sync_writes_every_parameter_and_every_tensor_that_no_sleep_restores(vllm_engine, folder):
+    """Level 2 drops weights; vLLM saves the buffers (rotary tables, scales of attention). The rest must come with a sync:
+    after it an engine whose every parameter was spoiled replies as before, bit for bit."""
+    send(vllm_engine, folder)
+    assert vllm_engine.not_synced == []
+    before = run(vllm_engine, PROMPTS)
+    with torch.no_grad():
+        for parameter in model_of(vllm_engine).parameters():
+            parameter.fill_(float("nan"))
+    send(vllm_engine, folder)
+    assert not any(parameter.isnan().any() for parameter in model_of(vllm_engine).parameters())
+    again = run(vllm_engine, PROMPTS)
+    assert [(r.token_ids, r.logprobs) for r in again] == [(r.token_ids, r.logprobs) for r in before]
+
+
+def test_what_a_sync_leaves_out_is_named(vllm_engine, folder):
+    send(vllm_engine, folder, leave_out=("model.layers.1.mlp.down_proj.weight",))
+    assert vllm_engine.not_synced == ["model.layers.1.mlp.down_proj.weight"]
+    module = model_of(vllm_engine).model.layers[0]
+    module.table, module.helper = torch.ones(3), type("Helper", (), {})()
+    module.helper.slopes = [torch.ones(2)]
+    send(vllm_engine, folder)
+    assert vllm_engine.not_synced == ["model.layers.0.helper.slopes.0", "model.layers.0.table"]
+    del module.table, module.helper
+    send(vllm_engine, folder)
+    assert vllm_engine.not_synced == []
+
+
+class _Levels:
+    """In the place of vLLM's engine, whose CPU build cannot sleep."""
+
+    def __init__(self):
+        self.slept = []
+
+    def sleep(self, level):
+        self.slept.append(level)
+
+    def reset_prefix_cache(self):
+        return True
+
+
+@pytest.mark.parametrize("not_synced,level", [(None, 1), (["model.table"], 1), ([], 2)], ids=["never synced", "not all", "all"])
+def test_weights_are_dropped_only_where_a_sync_was_seen_to_write_all(not_synced, level):
+    from verl.workers.rollout.vllm_rollout import VLLMEngine
+
+    engine = VLLMEngine.__new__(VLLMEngine)
+    engine._engine, engine._can_sleep, engine.not_synced = _Levels(), True, not_synced
+    assert engine.sleep() and engine._engine.slept == [level]
+    assert engine.sleep(level=1) and engine._engine.slept[-1] == 1
+    engine._can_sleep = False
+    assert not engine.sleep() and len(engine._engine.slept) == 2

@@ -5,7 +5,6 @@ sequences adds to it. On a GPU in half precision the kernel is `torch.nn.attenti
 segment goes through PyTorch's scaled dot-product attention by itself, which is exact and needs no padding.
 """
 
-import importlib.util
 import logging
 
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
+from transformers.utils import is_flash_attn_2_available
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def resolve_attention(
     if device == "cpu":
         logger.info("use_remove_padding: on a CPU micro-batches are sorted by length and padded instead of packed")
         return "sdpa", False
-    if importlib.util.find_spec("flash_attn") is not None:
+    if is_flash_attn_2_available():  # by the name of the package: the fourth version has the same module
         return "flash_attention_2", True
     return "torch_varlen", True
 

@@ -6,6 +6,8 @@ Formulas, with P parameters, R ranks (FSDP shards over all of them), ``e`` bytes
     gradients     4 P / R       of what is trained (LoRA: the adapters), from the first micro-batch to the step
     optimizer     8 P / R       AdamW's two moments, of what is trained
     whole, activations, logits      for a while within an update: verl.utils.memory_update
+    reserve       on a GPU 4 GiB (GPU_RESERVE): its context, NCCL's buffers, CUDA graphs, fragmentation. Not measured.
+    past selves   on a GPU past_self_gpu_memory_utilization of it each, throughout: they cannot sleep; on a CPU as the engine
     engine        on a GPU gpu_memory_utilization of it; on a CPU weights e P (vLLM 0.32 packs embedding and head besides:
                   2 e V H), the KV cache, one forward pass; the hf engine has no fixed cache: its sequences at full length
     weight sync   a bucket in float32 as it is gathered (a rank's own part 1/R, gloo a copy of the whole), then the
@@ -13,7 +15,8 @@ Formulas, with P parameters, R ranks (FSDP shards over all of them), ``e`` bytes
 
 The phases follow one another, and what one leaves is given back (``ShardedModel.offload``; on a CPU the allocator
 gives large blocks back by itself, ``ragen.trainer.worker_setup``). What is offloaded or asleep does not count. Not
-counted either: the bare process with its libraries, and a GPU's context.
+counted either: the bare process with its libraries. Log-probabilities, values and the reference are computed while
+the engine sleeps, by less than an update needs, so they have no phase of their own.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ from verl.utils.model_shape import ModelShape
 __all__ = ["GiB", "MemoryPlan", "MemorySetup", "Part", "faults", "plan_memory"]
 
 GiB = 2**30
+#: what nobody asks for and a GPU still holds: context, NCCL, CUDA graphs, fragmentation
+GPU_RESERVE = 4 * GiB
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class MemoryPlan:
     parts: tuple[Part, ...]
     kv_tokens: int
     split: bool = False
+    past_self_tokens: int | None = None
 
     @property
     def update(self) -> float:
@@ -170,10 +176,29 @@ def _sync_part(shape: ModelShape, setup: MemorySetup) -> Part:
     return Part("weight sync", 0, max(gathering, bucket + handed_over), 0, "one bucket of whole tensors")
 
 
+def _past_self_part(shape: ModelShape, setup: MemorySetup, engine: Part) -> tuple[list[Part], int | None]:
+    """Engines with older weights, of the policy's sizes, and the tokens that the KV cache of one holds on a GPU."""
+    if not setup.past_selves:
+        return [], None
+    if not setup.on_gpu:
+        idle, held = setup.past_selves * engine.update, setup.past_selves * engine.rollout
+        return [Part("past selves", idle, idle, held, f"{setup.past_selves}, each taken for as large as the engine")], None
+    share = setup.past_self_share * (setup.device_bytes or 0)
+    held, weights = setup.past_selves * share, setup.engine_bytes * shape.parameters
+    tokens = int(max(0, share - weights - _forward(shape, setup)) // shape.kv_bytes_per_token(setup.engine_bytes))
+    idle = 0 if setup.split else held
+    note = f"{setup.past_selves} of past_self_gpu_memory_utilization {setup.past_self_share:g}, awake throughout"
+    return [Part("past selves", idle, idle, held, note)], tokens
+
+
 def plan_memory(shape: ModelShape, setup: MemorySetup) -> MemoryPlan:
     """Peak memory of one rank in each phase."""
     engine, kv_tokens = _engine_part(shape, setup)
-    return MemoryPlan((*_trainer_parts(shape, setup), engine, _sync_part(shape, setup)), kv_tokens, setup.split)
+    past_selves, past_tokens = _past_self_part(shape, setup, engine)
+    parts = [*_trainer_parts(shape, setup), engine, *past_selves, _sync_part(shape, setup)]
+    if setup.on_gpu:
+        parts.append(Part("reserve", GPU_RESERVE, GPU_RESERVE, GPU_RESERVE, "context, NCCL, CUDA graphs, fragmentation; not measured"))
+    return MemoryPlan(tuple(parts), kv_tokens, setup.split, past_tokens)
 
 
 def faults(plan: MemoryPlan, setup: MemorySetup, capacity: float) -> list[str]:
@@ -199,6 +224,12 @@ def faults(plan: MemoryPlan, setup: MemorySetup, capacity: float) -> list[str]:
         out.append(
             f"the weight sync needs {plan.sync / GiB:.1f} GiB a rank and there are {capacity / GiB:.1f}: use a smaller "
             "actor_rollout_ref.rollout.update_weights_bucket_megabytes, more ranks, or optimizer_offload"
+        )
+    if plan.past_self_tokens is not None and plan.past_self_tokens < setup.row_tokens:
+        out.append(
+            f"the KV cache of a past self holds {plan.past_self_tokens:,} tokens, less than one trajectory of "
+            f"actor_rollout_ref.rollout.max_model_len = {setup.row_tokens:,}: raise "
+            f"actor_rollout_ref.rollout.past_self_gpu_memory_utilization = {setup.past_self_share:g}"
         )
     if plan.kv_tokens < setup.row_tokens:
         out.append(

@@ -16,6 +16,7 @@ class MemorySetup:
             that the optimizer updates, and in the engine.
         packed: sequences stand end to end (``use_remove_padding`` on a GPU); ``share_prompts``: ``use_prefix_grouper``.
         engine: ``vllm`` or ``hf``; ``sequences``: how many an engine answers at a time.
+        past_selves: engines next to the policy's, ``past_self_share`` of the GPU each.
         split: the engine is in a process of its own (``hybrid_engine: false``).
         bucket_bytes: of the weight sync.
         device_bytes: memory of the GPU; ``None`` on a CPU, where collectives are gloo's.
@@ -45,6 +46,8 @@ class MemorySetup:
     gpu_memory_utilization: float = 0.5
     kv_cache_bytes: int | None = None
     engine_sleeps: bool = True
+    past_selves: int = 0
+    past_self_share: float = 0.0
     max_num_batched_tokens: int = 8192
     split: bool = False
     bucket_bytes: int = 512 * 2**20

@@ -37,6 +37,7 @@ _GROUP_ENV = (
     "MASTER_PORT",
     "WG_PREFIX",
     "WG_BACKEND",
+    "WG_DEVICE",
 )
 
 
@@ -56,7 +57,9 @@ class RayWorkerGroup(WorkerGroup):
             ranks of a node down many times) may be set here; they take effect because they are there
             before torch is imported.
         master_port: rendezvous of the ranks on the first one's node; by default a free port.
-        device_name: ``"cpu"`` takes no share of the pool's GPUs; ``"cuda"`` requires that it has some.
+        device_name: ``"cpu"`` takes no share of the pool's GPUs; ``"cuda"`` requires that it has some. Workers that take
+            none see none (``CUDA_VISIBLE_DEVICES`` is empty unless ``worker_env`` sets it), and those of a group that was
+            planned for a device refuse another (``WG_DEVICE``, see :func:`verl.utils.device.init_process_group`).
 
     The constructor returns once every worker is built. Calls raise
     :class:`~verl.single_controller.base.errors.WorkerDied` or ``WorkerError``, never hang on a dead worker; after a
@@ -94,7 +97,9 @@ class RayWorkerGroup(WorkerGroup):
             if ray_cls_with_init is None:
                 raise ValueError("a worker group on a resource_pool needs ray_cls_with_init")
             self._check_env(worker_env or {})
-            self._start(bin_pack, detached, worker_env or {}, takes_gpu(device_name, resource_pool))
+            use_gpu = takes_gpu(device_name, resource_pool)
+            planned = {"WG_DEVICE": device_name or "cpu"} if device_name or not use_gpu else {}
+            self._start(bin_pack, detached, {**_device_env(use_gpu), **(worker_env or {}), **planned}, use_gpu)
             self._await_ready(ray_wait_register_center_timeout)
         if ray_cls_with_init is not None:
             self._bind_worker_method(ray_cls_with_init.raw_cls)
@@ -284,6 +289,12 @@ class RayWorkerGroup(WorkerGroup):
         self.kill()
         if self.resource_pool is not None:
             self.resource_pool.release()
+
+
+def _device_env(use_gpu: bool) -> dict[str, str]:
+    """What hides the GPUs of a machine from workers without one: Ray leaves an actor's variable alone that takes none
+    (``RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO``), and every such worker would compute on the first."""
+    return {} if use_gpu else {"CUDA_VISIBLE_DEVICES": ""}
 
 
 def _shared(values: list[Any]) -> list[Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 from verl.workers.rollout.base import Reply, RolloutEngine, SamplingParams
+from verl.workers.rollout.vllm_settings import EngineSettings, Role
 
 __all__ = ["Reply", "RolloutEngine", "SamplingParams", "build_engine"]
 
@@ -12,10 +14,14 @@ log = logging.getLogger(__name__)
 
 
 def build_engine(
-    rollout, model_path: str, *, trust_remote_code: bool = False, keep_torch_compile: bool = False, seed: int = 0
-) -> RolloutEngine:
+    rollout, model_path: str, *, role: Role = "policy", trust_remote_code: bool = False, keep_torch_compile: bool = False,
+    log_file: str | None = None, seed: int = 0,
+) -> RolloutEngine:  # fmt: skip
     """The engine that ``actor_rollout_ref.rollout`` asks for (``name``: vllm or hf). Where vLLM is
-    not installed (macOS has no wheel) ``hf`` is taken and a warning says so."""
+    not installed (macOS has no wheel) ``hf`` is taken and a warning says so.
+
+    ``role``: the policy's own, or a past self's next to it. ``log_file``: where vLLM's own log goes on a GPU.
+    """
     import torch
 
     from verl.workers.rollout.vllm_rollout import VLLMEngine, vllm_available
@@ -33,21 +39,8 @@ def build_engine(
         )  # fmt: skip
     if name != "vllm":
         raise ValueError(f"actor_rollout_ref.rollout.name must be vllm or hf, got {name!r}")
-    return VLLMEngine(
-        model_path,
-        max_model_len=rollout.max_model_len,
-        dtype=rollout.dtype,
-        tensor_parallel_size=rollout.tensor_model_parallel_size,
-        gpu_memory_utilization=rollout.gpu_memory_utilization,
-        kv_cache_memory_bytes=rollout.get("kv_cache_memory_bytes"),
-        block_size=rollout.get("block_size"),
-        max_num_seqs=rollout.max_num_seqs,
-        max_num_batched_tokens=rollout.get("max_num_batched_tokens"),
-        enforce_eager=rollout.get("enforce_eager", True),
-        enable_prefix_caching=rollout.get("enable_prefix_caching", True),
-        trust_remote_code=trust_remote_code,
-        load_format=rollout.get("load_format", "auto"),
-        enable_sleep_mode=rollout.get("free_cache_engine", True),
-        keep_torch_compile=keep_torch_compile,
-        seed=seed,
-    )
+    settings = EngineSettings.from_rollout(
+        rollout, model_path, on_gpu=torch.cuda.is_available(), role=role, trust_remote_code=trust_remote_code,
+        keep_torch_compile=keep_torch_compile, log_file=log_file, seed=seed,
+    )  # fmt: skip
+    return VLLMEngine(**dataclasses.asdict(settings))

@@ -75,8 +75,10 @@ class RolloutEngine(ABC):
     def reset_prefix_cache(self) -> None:
         """Forget cached prefixes; nothing may be running. (:meth:`load_weights` does it by itself.)"""
 
-    def sleep(self, level: int = 1) -> None:
-        """Free accelerator memory until :meth:`wake` (level 1 keeps weights in host memory, 2 drops them)."""
+    def sleep(self, level: int | None = None) -> bool:
+        """Free accelerator memory until :meth:`wake`; whether any was freed. Level 1 keeps weights in host memory, 2 drops
+        them, so that :meth:`load_weights` must follow :meth:`wake`; ``None``: 2 where a sync has been seen to write all."""
+        return False
 
     def wake(self, tags: list[str] | None = None) -> None:
         """Take the memory back."""

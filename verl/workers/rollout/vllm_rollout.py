@@ -17,6 +17,8 @@ import numpy as np
 import torch
 
 from verl.workers.rollout.base import Reply, RolloutEngine, SamplingParams
+from verl.workers.rollout.vllm_logging import write_log_config
+from verl.workers.rollout.vllm_settings import EngineSettings
 
 log = logging.getLogger(__name__)
 
@@ -47,80 +49,35 @@ def _undisturbed():
 
 
 class VLLMEngine(RolloutEngine):
-    """``model_path``: a Hugging Face folder or hub name (architecture, tokenizer and first weights).
+    """One engine in this process.
 
-    ``keep_torch_compile``: the process compiles something of its own (``actor.use_torch_compile``), so
-    torch.compile stays on, on a CPU too.
+    Args:
+        model_path: a Hugging Face folder or hub name (architecture, tokenizer and first weights).
+        settings: the other fields of :class:`~verl.workers.rollout.vllm_settings.EngineSettings`.
+
     ``tensor_parallel_size`` > 1 needs one process a rank, started by the trainer
     (``external_launcher``); every rank must then make the same calls in the same order.
     """
 
-    def __init__(
-        self,
-        model_path: str,
-        *,
-        max_model_len: int,
-        dtype: str = "float32",
-        tensor_parallel_size: int = 1,
-        gpu_memory_utilization: float = 0.5,
-        kv_cache_memory_bytes: int | None = None,
-        block_size: int | None = None,
-        max_num_seqs: int = 256,
-        max_num_batched_tokens: int | None = None,
-        enforce_eager: bool = False,
-        enable_prefix_caching: bool = True,
-        trust_remote_code: bool = False,
-        load_format: str = "auto",
-        enable_sleep_mode: bool = False,
-        keep_torch_compile: bool = False,
-        seed: int = 0,
-    ):
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # it speaks before it reads that
-        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        self.max_model_len = max_model_len
+    def __init__(self, model_path: str, **settings):
+        chosen = EngineSettings(model_path, **settings)
         on_gpu = torch.cuda.is_available()
-        if not on_gpu and not keep_torch_compile:
-            # one small function of the sampler would be compiled at the first call, seconds of a C++ compiler for nothing
-            os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
-        if not on_gpu and kv_cache_memory_bytes is None:
-            kv_cache_memory_bytes = 256 * 2**20  # the fraction of host memory is read from a wrong total
+        machine = {"on_gpu": on_gpu, "visible_gpus": torch.cuda.device_count()}
+        if on_gpu and chosen.log_file:
+            write_log_config(chosen.log_file)
+        for name, value in chosen.environment(**machine).items():
+            os.environ.setdefault(name, value)
+        logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # it speaks before it reads that
+        self.max_model_len = chosen.max_model_len
         with _undisturbed():
             from vllm import EngineArgs, LLMEngine
 
-            args = EngineArgs(
-                model=model_path,
-                tokenizer=model_path,
-                trust_remote_code=trust_remote_code,
-                dtype=dtype,
-                max_model_len=max_model_len,
-                tensor_parallel_size=tensor_parallel_size,
-                distributed_executor_backend="external_launcher" if tensor_parallel_size > 1 else "uni",
-                gpu_memory_utilization=gpu_memory_utilization,
-                kv_cache_memory_bytes=kv_cache_memory_bytes,
-                max_num_seqs=max_num_seqs,
-                max_num_batched_tokens=max_num_batched_tokens or max(8192, max_model_len),
-                enforce_eager=enforce_eager or not on_gpu,
-                enable_prefix_caching=enable_prefix_caching,
-                # a prompt cut over two steps breaks seeded requests on a CPU (vLLM 0.32 rewinds the
-                # generator by an offset that CPU generators lack), so prompts stay whole there
-                enable_chunked_prefill=on_gpu,
-                # prefixes are shared by whole blocks; vLLM's 128 on a CPU is longer than most prompts of games
-                block_size=block_size or (None if on_gpu else 32),
-                load_format=load_format,
-                enable_sleep_mode=enable_sleep_mode and on_gpu,
-                logprobs_mode="processed_logprobs",
-                worker_extension_cls="verl.workers.rollout.vllm_extension.WeightSyncExtension",
-                disable_log_stats=True,
-                use_tqdm_on_load=False,
-                seed=seed,
-                async_scheduling=False,
-                generation_config="vllm",
-            )
-            self._engine = LLMEngine.from_engine_args(args)
-        self._can_sleep = enable_sleep_mode and on_gpu
+            self._engine = LLMEngine.from_engine_args(EngineArgs(**chosen.arguments(**machine)))
+        # a later engine of this process puts its own in the place of this scratch memory, which CUDA graphs point at
+        self._scratch = _workspace_manager() if on_gpu else None
+        self._can_sleep = chosen.sleeps(on_gpu)
+        #: what a weight sync does not write, by name; ``None`` before the first
+        self.not_synced: list[str] | None = None
         self._running: set[str] = set()
 
     def add(self, request_id: str, prompt_ids: list[int], params: SamplingParams) -> None:
@@ -170,17 +127,25 @@ class VLLMEngine(RolloutEngine):
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         with _undisturbed():
-            self._engine.collective_rpc("take_weights", args=(weights,))
+            found = self._engine.collective_rpc("take_weights", args=(weights, self.not_synced is None))[0]
+        if self.not_synced is None:
+            self.not_synced = found
+            if found and self._can_sleep:
+                log.warning("the engine keeps a copy of its weights in host memory while it sleeps: a sync does not write %s", found)
         self.reset_prefix_cache()
 
     def reset_prefix_cache(self) -> None:
         if not self._engine.reset_prefix_cache():
             raise RuntimeError("the engine kept cached prefixes: requests were still running, as they must not be during a weight sync")
 
-    def sleep(self, level: int = 1) -> None:
-        if self._can_sleep:
-            self._engine.reset_prefix_cache()
-            self._engine.sleep(level=level)
+    def sleep(self, level: int | None = None) -> bool:
+        if not self._can_sleep:
+            return False
+        if level is None:  # what every sync overwrites need not be kept in pinned host memory
+            level = 2 if self.not_synced == [] else 1
+        self._engine.reset_prefix_cache()
+        self._engine.sleep(level=level)
+        return True
 
     def wake(self, tags: list[str] | None = None) -> None:
         if self._can_sleep:
@@ -190,3 +155,9 @@ class VLLMEngine(RolloutEngine):
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.engine_core.shutdown()
+
+
+def _workspace_manager():
+    from vllm.v1.worker import workspace
+
+    return workspace._manager
