@@ -74,7 +74,7 @@ MEANINGS = {
     "(unless algorithm.zero_advantages=train), else true",
     "rollout_filter_top_p_prob_mode": "top_p: shares are proportional to scores (linear) or softmax(scores)",
     "rollout_filter_selection_eps": "top_p, linear: slack of the sum to be reached",
-    "rollout_filter_empty_stop_steps": "end the run after so many steps in a row without any signal; 0: never",
+    "rollout_filter_empty_stop_steps": "end the run after so many steps in a row without any signal (not those in which every episode succeeded); 0: never",
     # algorithm
     "algorithm.gamma": "discount between tokens",
     "algorithm.lam": "lambda of GAE",

@@ -125,11 +125,13 @@ class AgentTrainer:
         if _due(step, trainer.test_freq, last):
             metrics |= self._validate(step)
         self.step = step
-        if _due(step, trainer.save_freq, last):
+        if _due(step, trainer.save_freq, last or self.empty_stop.reached):
             with self._timed(metrics, "save_checkpoint"):
                 self._save(step, metrics)
         else:
             self._log(step, metrics)
+        if not last:
+            self.empty_stop.end()
 
     def _train_step(self, step: int) -> dict[str, float]:
         metrics: dict[str, float] = {}
@@ -148,7 +150,8 @@ class AgentTrainer:
             batch, kept = self._kept_batch(trajectories, metrics)
         if batch is None:
             self.episodes.write(step, TRAIN, trajectories, kept=set())
-            return metrics | self._signal(False)
+            played = [t for t in trajectories if t.status != ABORTED]
+            return metrics | self._signal(False, solved=bool(played) and all(t.success for t in played))
         if self.config.algorithm.adv_estimator == "remax":
             batch.batch["reward_baselines"] = _baselines(batch, greedy)
         with self._timed(metrics, "old_log_prob"):
@@ -305,12 +308,12 @@ class AgentTrainer:
         alone; where no row has any, weights, optimizer and scheduler stay as they are."""
         with_signal = rows_with_signal(batch, self.config.algorithm.adv_estimator)
         metrics["rollout/zero_advantage_share"] = 1.0 - float(with_signal.mean())
-        metrics |= self._signal(bool(with_signal.any()))
+        metrics |= self._signal(bool(with_signal.any()), solved=bool(batch.non_tensor_batch["success"].all()))
         return with_signal if self.config.algorithm.zero_advantages == "leave_out" else np.ones_like(with_signal)
 
-    def _signal(self, found: bool) -> dict[str, float]:
+    def _signal(self, found: bool, solved: bool) -> dict[str, float]:
         """Count a step that had an advantage somewhere, or none; too many of these in a row end the run."""
-        return {**self.empty_stop.update(not found), "actor/no_signal": float(not found)}
+        return {**self.empty_stop.update(not found, solved), "actor/no_signal": float(not found)}
 
     def _deal(self, batch: DataProto, section, step: int) -> tuple[list[DataProto], dict[str, float]]:
         """A share a rank, in mini-batches as ``section`` (the actor's or the critic's) asks for."""

@@ -24,7 +24,7 @@ or dropped. Keys, under ``actor_rollout_ref.rollout``:
 ``rollout_filter_by_tag``
     rank within each tag instead of over all tags together.
 ``rollout_filter_empty_stop_steps``
-    stop the run after so many steps in a row with nothing kept (0: never).
+    stop the run after so many steps in a row without signal (0: never); steps in which every episode succeeded do not count.
 
 Ties are broken by the order of groups in the batch, so the choice is a function of the batch.
 """
@@ -243,21 +243,30 @@ def _need(batch: Any, key: str, metric: str) -> Any:
 
 
 class EmptyStop:
-    """Counts steps in a row that kept nothing; its state goes into the checkpoint."""
+    """Counts steps in a row that had nothing to learn from; its state goes into the checkpoint. A step in which every
+    episode succeeded is not counted: the game is learned, and the run is not sick."""
 
     def __init__(self, empty_stop_steps: int):
         self.limit, self.empty_steps = empty_stop_steps, 0
 
-    def update(self, empty: bool) -> dict[str, float]:
-        """Count a step. Raises :class:`EmptyAfterFilter` at the limit (0: never)."""
-        self.empty_steps = self.empty_steps + 1 if empty else 0
-        if self.limit and self.empty_steps >= self.limit:
+    def update(self, empty: bool, solved: bool = False) -> dict[str, float]:
+        """Count a step: without signal (``empty``), with every episode a success (``solved``)."""
+        self.empty_steps = self.empty_steps + 1 if empty and not solved else 0
+        return {"rollout/empty_after_filter": float(empty), "rollout/consecutive_empty_after_filter": float(self.empty_steps)}
+
+    @property
+    def reached(self) -> bool:
+        """Whether the run should end, at the limit (0: never)."""
+        return bool(self.limit) and self.empty_steps >= self.limit
+
+    def end(self) -> None:
+        """Raises :class:`EmptyAfterFilter` at the limit."""
+        if self.reached:
             raise EmptyAfterFilter(
                 f"nothing had signal in {self.empty_steps} steps in a row: all members of every group scored alike. "
                 "Make the task easier or harder, raise temperature or group size, or set "
-                "rollout_filter_empty_stop_steps=0 to go on regardless"
+                "actor_rollout_ref.rollout.rollout_filter_empty_stop_steps=0 to go on regardless; the checkpoint of the last step was saved"
             )
-        return {"rollout/empty_after_filter": float(empty), "rollout/consecutive_empty_after_filter": float(self.empty_steps)}
 
     def state_dict(self) -> dict[str, int]:
         return {"empty_steps": self.empty_steps}

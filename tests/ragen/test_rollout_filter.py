@@ -195,11 +195,25 @@ def test_empty_batches_stop_the_run():
     stop.update(True)
     resumed = EmptyStop(2)
     resumed.load_state_dict(stop.state_dict())
+    resumed.end()
+    resumed.update(True)
+    assert resumed.reached
     with pytest.raises(EmptyAfterFilter, match="2 steps in a row"):
-        resumed.update(True)
+        resumed.end()
     never = EmptyStop(0)
     for _ in range(9):
         never.update(True)
+    never.end()
+
+
+def test_a_game_that_is_learned_does_not_stop_the_run():
+    stop = EmptyStop(2)
+    for _ in range(5):
+        assert stop.update(True, solved=True)["rollout/consecutive_empty_after_filter"] == 0.0
+        stop.end()
+    stop.update(True)
+    stop.update(True)
+    assert stop.reached
 
 
 def test_config_from_the_rollout_section():

@@ -334,7 +334,7 @@ def hybrid_diary(monkeypatch, folder, *overrides, sleeps=True, device="cuda", ma
     config = run_config(folder, "trainer.n_gpus_per_node=1", "trainer.test_freq=2", "trainer.save_freq=-1", "trainer.total_training_steps=2", *overrides)
     actor = Hybrid(diary, sleeps)
     critic = Values(actor) if config.algorithm.adv_estimator == "gae" else None
-    monkeypatch.setattr(agent_trainer, "start_workers", lambda *args, **kwargs: Workers(actor, critic))
+    monkeypatch.setattr(AgentTrainer, "start_workers", lambda *args, **kwargs: Workers(actor, critic))
     plan = dataclasses.replace(validate_config(config, check_machine=False), device=device)
     trainer = AgentTrainer(config, plan)
     if made is not None:

@@ -33,7 +33,7 @@ class Generous(SoloEnv):
         return f"Say a number after {rng.randrange(9)}."
 
     def play(self, action):
-        return "", 0.7, True, {"success": True}
+        return "", 0.7, True, {"success": False}
 '''
 RUN = [
     "custom_envs.Generous.env_type=generous", "actor_rollout_ref.model.external_lib=generous", "es_manager.format_penalty=0",
@@ -84,5 +84,6 @@ def test_the_option_trains_on_such_rows_as_the_reference_does(tmp_path):
 
 
 def test_too_many_such_steps_in_a_row_end_the_run_with_what_to_do(tmp_path):
-    rows, output = run(tmp_path, "algorithm.adv_estimator=remax", "actor_rollout_ref.rollout.rollout_filter_empty_stop_steps=2", code=1)
-    assert len(rows) == 1 and "nothing had signal in 2 steps in a row" in output
+    rows, output = run(tmp_path, "algorithm.adv_estimator=remax", "trainer.total_training_steps=9", "actor_rollout_ref.rollout.rollout_filter_empty_stop_steps=2", code=1)
+    assert len(rows) == 2 and "nothing had signal in 2 steps in a row" in output
+    assert (tmp_path / "run/latest_checkpointed_iteration.txt").read_text().strip() == "2"  # what was learned before is kept
