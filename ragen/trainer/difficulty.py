@@ -54,8 +54,8 @@ class DifficultyMemory:
         return {"results": results, "rates": self.rates()}
 
     def load_state_dict(self, state: dict) -> None:
-        """Nests that the state does not know start afresh; those that are gone are forgotten. So is the
-        memory of a checkpoint from before nests were told apart: whose results it holds, it does not say."""
+        """Nests that the state does not name start with an empty memory; those that are gone are dropped. A checkpoint
+        written before each nest had its own memory does not name them, so it is dropped too."""
         for tag, (max_num, _) in self._knobs.items():
             known, rates = state["results"].get(tag, {}), state["rates"].get(tag, {})
             if isinstance(known, Mapping) and isinstance(rates, Mapping):

@@ -24,13 +24,12 @@ from ragen.trainer.plan import ResolvedPlan, players_of
 from verl.utils.config_check import ConfigError
 from verl.utils.gpus import visible_gpus
 from verl.utils.memory_plan import GiB, MemoryPlan, MemorySetup, faults, plan_memory
+from verl.utils.memory_setup import CPU_KV_BYTES
 from verl.utils.model_shape import ModelShape, published_shape, read_shape
 from verl.utils.verl_keys import CRITIC_ESTIMATORS
 
 #: a GPU's memory where none is at hand and trainer.device_memory_gb is not set
 DEFAULT_DEVICE_GB = 80.0
-#: KV cache of a CPU engine where kv_cache_memory_bytes is not set (verl.workers.rollout.vllm_rollout)
-CPU_KV_BYTES = 256 * 2**20
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "float32": 4, "bfloat16": 2, "float16": 2}
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: KV cache of a CPU engine where kv_cache_memory_bytes is not set: the fraction of host memory is read from a wrong total
+CPU_KV_BYTES = 256 * 2**20
+
 
 @dataclass(frozen=True)
 class MemorySetup:

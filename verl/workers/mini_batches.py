@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -135,11 +136,11 @@ def _by_sequence(data: DataProto, trained: torch.Tensor) -> tuple[torch.Tensor, 
     ids = data.non_tensor_batch.get("traj_id")
     if ids is None:
         return trained, torch.ones_like(trained, dtype=torch.bool)
-    number: dict[object, int] = {}
-    belongs = torch.tensor([number.setdefault(i, len(number)) for i in ids.tolist()], dtype=torch.long)
-    totals = torch.zeros(len(number), dtype=trained.dtype).index_add_(0, belongs, trained)
-    seen: set[int] = set()
-    first = torch.tensor([k not in seen and not seen.add(k) for k in belongs.tolist()], dtype=torch.bool)
+    _, first_rows, belongs = np.unique(ids, return_index=True, return_inverse=True)
+    belongs = torch.from_numpy(belongs.reshape(-1))
+    totals = torch.zeros(len(first_rows), dtype=trained.dtype).index_add_(0, belongs, trained)
+    first = torch.zeros(len(trained), dtype=torch.bool)
+    first[torch.from_numpy(first_rows)] = True
     return totals[belongs], first
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from verl.utils.memory_setup import CPU_KV_BYTES
 from verl.workers.rollout.vllm_logging import config_path
 
 Role = Literal["policy", "past_self"]
-
-#: KV cache of a CPU engine where none is given: the fraction of host memory is read from a wrong total
-CPU_KV_BYTES = 256 * 2**20
 
 #: one-shot all-reduces that map the other ranks' memory: they look the others up among the devices that this process sees
 _PEER_MEMORY = {
